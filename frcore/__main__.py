@@ -1,0 +1,7 @@
+"""`python -m frcore` is the same as `frcore`."""
+
+import sys
+
+from frcore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Comparisons: one file each, with the same interface as `frcore.methods`."""

@@ -1,0 +1,138 @@
+"""Training batches as a function of the position in the run, so that nothing has to be remembered.
+
+Batch at position p (images seen so far) is made from (seed, p) alone: the order of the images, the
+degradation drawn for each and its noise. A resumed run continues at p and sees the same batches.
+
+N batch, H W image.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from frcore.degrade import degrade_batch, draw
+from frcore.images import read_image
+from frcore.recipes import Recipe
+from frcore.seeds import numpy_generator
+
+IN_MEMORY_BYTES = 2_000_000_000  # larger sets are decoded while training
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training face: where its image and (if needed) its label map are."""
+
+    id: str
+    image: Path
+    labels: Path | None = None
+
+
+class TrainingFaces:
+    """Faces of the training split, as bytes in memory or decoded ahead by threads."""
+
+    def __init__(self, samples: Sequence[Sample], seed: int, recipes: Sequence[Recipe]):
+        """Raises ValueError when there is no face, or FileNotFoundError naming a missing file."""
+        if not samples:
+            raise ValueError("no faces to train on: the training split is empty")
+        for sample in samples:
+            for path in (sample.image, sample.labels):
+                if path is not None and not Path(path).is_file():
+                    raise FileNotFoundError(f"training file is missing: {path}")
+        self.samples = list(samples)
+        self.seed = seed
+        self.recipes = list(recipes)
+        self.with_labels = samples[0].labels is not None
+        first = read_image(samples[0].image)
+        self._cache = None
+        self._pool = ThreadPoolExecutor(4)
+        if first.nbytes * len(samples) <= IN_MEMORY_BYTES:
+            self._cache = list(self._pool.map(self._decode, range(len(samples))))
+        self._ahead: tuple[tuple[int, int], list] | None = None
+
+    def __len__(self):
+        return len(self.samples)
+
+    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        sample = self.samples[index]
+        labels = None
+        if sample.labels is not None:
+            labels = np.asarray(Image.open(sample.labels))
+        return read_image(sample.image), labels
+
+    def indices(self, position: int, n: int) -> list[int]:
+        """Indices of images position .. position + n - 1: a new shuffle in every pass."""
+        chosen = []
+        for q in range(position, position + n):
+            turn, place = divmod(q, len(self.samples))
+            chosen.append(int(self._order(turn)[place]))
+        return chosen
+
+    def _order(self, turn: int) -> np.ndarray:
+        if getattr(self, "_turn", None) != turn:
+            self._turn = turn
+            self._permutation = numpy_generator(self.seed, "order", turn).permutation(len(self))
+        return self._permutation
+
+    def batch(self, position: int, n: int, device: torch.device, rank: int = 0, ranks: int = 1):
+        """Images position .. position + n - 1 of the run, this rank's share of them.
+
+        -> truth, degraded (n / ranks x 3 x H x W in [0, 1]), labels (n / ranks x H x W int64).
+        """
+        if n % ranks:
+            raise ValueError(f"a batch of {n} cannot be shared by {ranks} processes")
+        share = n // ranks
+        position += rank * share
+        arrays = self._take(position, share)
+        self._read_ahead(position + n, share)
+        truth = torch.from_numpy(np.stack([image for image, _ in arrays])).to(device)
+        truth = truth.permute(0, 3, 1, 2).float() / 255
+        truth, degraded = self.degrade(truth, range(position, position + share))
+        batch = {"truth": truth, "degraded": degraded}
+        if self.with_labels:
+            labels = torch.from_numpy(np.stack([labels for _, labels in arrays]))
+            batch["labels"] = labels.to(device).long()
+        return batch
+
+    def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """The first faces with one fixed degradation each, for pictures of the progress."""
+        chosen = [self._decode(i)[0] for i in range(min(n, len(self.samples)))]
+        truth = torch.from_numpy(np.stack(chosen)).to(device).permute(0, 3, 1, 2).float() / 255
+        # positions before the run's first image, so that training never draws the same
+        truth, degraded = self.degrade(truth, range(-len(chosen), 0))
+        return {"truth": truth, "degraded": degraded}
+
+    def degrade(self, truth: torch.Tensor, positions: Sequence[int]):
+        """truth N x 3 x H x W -> (truth, degraded), both in [0, 1]; drawn per position of the run.
+
+        Grey augmentation of some presets changes the truth too.
+        """
+        chosen: dict[int, list[int]] = {}
+        params = []
+        for i, position in enumerate(positions):
+            rng = numpy_generator(self.seed, "train", position)
+            recipe = int(rng.integers(len(self.recipes)))
+            chosen.setdefault(recipe, []).append(i)
+            params.append(draw(self.recipes[recipe], rng))
+        degraded, clean = torch.empty_like(truth), torch.empty_like(truth)
+        for recipe, rows in chosen.items():
+            degraded[rows], clean[rows] = degrade_batch(
+                truth[rows], self.recipes[recipe], [params[i] for i in rows]
+            )
+        return clean, degraded
+
+    def _take(self, position: int, n: int) -> list:
+        if self._cache is not None:
+            return [self._cache[i] for i in self.indices(position, n)]
+        if self._ahead is not None and self._ahead[0] == (position, n):
+            return [future.result() for future in self._ahead[1]]
+        return list(self._pool.map(self._decode, self.indices(position, n)))
+
+    def _read_ahead(self, position: int, n: int) -> None:
+        if self._cache is None:
+            futures = [self._pool.submit(self._decode, i) for i in self.indices(position, n)]
+            self._ahead = ((position, n), futures)

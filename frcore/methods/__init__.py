@@ -1,0 +1,1 @@
+"""The five subjects of the project, one file each."""

@@ -1,0 +1,151 @@
+"""Closeness to the ground truth, pixel by pixel and window by window; one float64 value an image.
+
+Images are measured as they are stored: every function rounds its input to 8 bits first, so that a
+tensor and the PNG written from it give the same number. Each image is computed alone, so a value
+does not depend on the batch.
+
+N batch, H height, W width.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.ndimage import correlate1d
+
+from frcore.images import check_images, to_uint8
+
+WINDOW = 11  # pixels
+SIGMA = 1.5  # pixels
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
+
+_OFFSETS = np.arange(WINDOW) - WINDOW // 2
+_GAUSSIAN = np.exp(-0.5 * (_OFFSETS / SIGMA) ** 2)
+_GAUSSIAN /= _GAUSSIAN.sum()
+
+
+def psnr_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """10 log10(255^2 / MSE) over all pixels and channels -> N values in dB; inf where equal.
+
+    Both are N x 3 x H x W in [0, 1]. Raises ValueError for other or unequal shapes and ranges.
+    """
+    return _each(restored, truth, _psnr, _rgb, min_side=1)
+
+
+def psnr_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """As `psnr_rgb` on luma (`luma`); the peak stays 255 although luma spans only 16 to 235."""
+    return _each(restored, truth, _psnr, luma, min_side=1)
+
+
+def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """Structural similarity -> N values in [-1, 1]; Wang et al., TIP 2004, eq. 13.
+
+    Gaussian 11 x 11 window with sigma 1.5, only where it lies inside the image; K1 = 0.01,
+    K2 = 0.03; each channel alone, then the mean. Raises ValueError as `psnr_rgb`, or for sides
+    below 11.
+    """
+    return _each(restored, truth, _ssim, _rgb, min_side=WINDOW)
+
+
+def ssim_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """As `ssim_rgb` on luma (`luma`)."""
+    return _each(restored, truth, _ssim, luma, min_side=WINDOW)
+
+
+def ms_ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """Multi-scale structural similarity -> N values in [0, 1]; Wang et al., Asilomar 2003, eq. 7.
+
+    Five scales, halved by 2 x 2 means; luminance at the last scale only; negative terms count as 0.
+    Each channel alone, then the mean. Raises ValueError as `psnr_rgb`, or for sides below 176,
+    where the window is larger than the last scale.
+    """
+    return _multi_scale(restored, truth, MS_WEIGHTS)
+
+
+def ms_ssim3_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    """As `ms_ssim_rgb` with the first three scales, their weights scaled to sum 1; from 44 px up.
+
+    Not MS-SSIM: it is for small images, and compares only with itself.
+    """
+    weights = np.array(MS_WEIGHTS[:3])
+    return _multi_scale(restored, truth, tuple(weights / weights.sum()))
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """uint8 H x W x 3 RGB -> float64 H x W x 1, BT.601 studio range, 16 (black) to 235 (white).
+
+    The weights of MATLAB's rgb2ycbcr; not rounded to integers afterwards, as in BasicSR.
+    """
+    return 16 + pixels.astype(np.float64) @ np.array([[65.481], [128.553], [24.966]]) / 255
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float64)
+
+
+def _each(
+    restored: torch.Tensor,
+    truth: torch.Tensor,
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    colour: Callable[[np.ndarray], np.ndarray],
+    min_side: int,
+) -> np.ndarray:
+    """`measure` of each pair, after checks, rounding to 8 bits and `colour`."""
+    check_images(restored, "restored")
+    check_images(truth, "truth")
+    if restored.shape != truth.shape:
+        raise ValueError(
+            f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
+        )
+    if min(restored.shape[2:]) < min_side:
+        raise ValueError(f"sides must be at least {min_side} px, got {tuple(restored.shape[2:])}")
+    pairs = zip(to_uint8(restored), to_uint8(truth))
+    return np.array([measure(colour(x), colour(y)) for x, y in pairs], dtype=np.float64)
+
+
+def _psnr(x: np.ndarray, y: np.ndarray) -> float:
+    mse = np.square(x - y).mean()
+    return float(10 * np.log10(255**2 / mse)) if mse > 0 else float("inf")
+
+
+def _ssim(x: np.ndarray, y: np.ndarray) -> float:
+    luminance, contrast = _ssim_maps(x, y)
+    return float((luminance * contrast).mean())
+
+
+def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two H x W x C -> luminance term and contrast-structure term, where the window fits."""
+    mean_x, mean_y = _blur(x), _blur(y)
+    var_x = _blur(x * x) - mean_x**2
+    var_y = _blur(y * y) - mean_y**2
+    cov = _blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    return luminance, (2 * cov + C2) / (var_x + var_y + C2)
+
+
+def _blur(x: np.ndarray) -> np.ndarray:
+    edge = WINDOW // 2
+    rows = correlate1d(x, _GAUSSIAN, axis=0, mode="constant")[edge:-edge]
+    return correlate1d(rows, _GAUSSIAN, axis=1, mode="constant")[:, edge:-edge]
+
+
+def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) -> np.ndarray:
+    def measure(x: np.ndarray, y: np.ndarray) -> float:
+        product = np.ones(3)
+        for scale, weight in enumerate(weights):
+            if scale:
+                x, y = _halve(x), _halve(y)
+            luminance, contrast = _ssim_maps(x, y)
+            term = contrast if scale < len(weights) - 1 else luminance * contrast
+            # a negative mean has no real power
+            product *= np.maximum(term.mean((0, 1)), 0) ** weight
+        return float(product.mean())
+
+    return _each(restored, truth, measure, _rgb, WINDOW * 2 ** (len(weights) - 1))
+
+
+def _halve(x: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels; the last row and column of an odd size count twice."""
+    x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge")
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4

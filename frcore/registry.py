@@ -1,0 +1,76 @@
+"""What exists: methods, helper nets and metrics, as literal tables. Imports no torch.
+
+The command line's choices, the configuration check and the workflow's graph read these tables.
+"""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from frcore.registry_metrics import METRICS, MetricRow
+
+__all__ = ["METHODS", "METRICS", "MethodRow", "MetricRow", "load_method", "nearest"]
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method or self-trained helper net, as far as the graph needs to know it.
+
+    `module` exports Settings, build, restore, make_trainer and TINY (guides: CONTRIBUTING.md).
+    """
+
+    module: str
+    title: str
+    role: str = "method"  # method | baseline | helper (a net that other methods lean on)
+    trained: bool = True
+    data: str = "paired"  # paired | unpaired | none
+    assets: tuple[str, ...] = ()  # pretrained parts needed to train
+    helpers: tuple[str, ...] = ()  # settings that name another entry under `models:`
+    needs_labels: bool = False  # parsing maps of the training faces
+    needs_reference: bool = False
+    paper: str = ""
+
+
+METHODS: dict[str, MethodRow] = {
+    "bicubic": MethodRow(
+        "frcore.baselines.bicubic",
+        "Bicubic",
+        role="baseline",
+        trained=False,
+        data="none",
+        paper="(the degraded face as it is after enlargement)",
+    ),
+    "fpn": MethodRow(
+        "frcore.helpers.parsing",
+        "FPN",
+        role="helper",
+        needs_labels=True,
+        paper="Chen et al., Progressive Semantic-Aware Style Transformation for Blind Face "
+        "Restoration, CVPR 2021, arXiv 2009.08709",
+    ),
+    "psfr_gan": MethodRow(
+        "frcore.methods.psfr_gan",
+        "PSFR-GAN",
+        assets=("mobilenet_v2",),
+        helpers=("parser",),
+        needs_labels=True,
+        paper="Chen et al., Progressive Semantic-Aware Style Transformation for Blind Face "
+        "Restoration, CVPR 2021, arXiv 2009.08709",
+    ),
+}
+
+
+def nearest(name: str, known) -> str:
+    """Text `(did you mean 'x'?)`, or the list of known names when none is near."""
+    import difflib
+
+    known = sorted(str(item) for item in known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    return f"(did you mean {close[0]!r}?)" if close else f"(known: {', '.join(known)})"
+
+
+def load_method(name: str) -> ModuleType:
+    """Import the module of method `name`; ValueError with the nearest known name otherwise."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r} {nearest(name, METHODS)}")
+    return importlib.import_module(METHODS[name].module)

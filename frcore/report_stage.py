@@ -1,0 +1,106 @@
+"""The report stage: where the pieces of a run are, and what its models' rows must say."""
+
+import json
+from pathlib import Path
+
+from frcore import report
+from frcore.config import Config, load_protocol
+from frcore.registry import METHODS, METRICS
+
+
+def join_run(config: Config, out: Path) -> None:
+    """Write the long table of a run from its score files; one row a number."""
+    results, run = Path(config.results), config.run
+    report.join_scores(
+        [
+            results / "scores" / model / dataset / f"{degradation}.csv"
+            for model in run.models
+            for dataset in run.datasets
+            for degradation in run.degradations
+        ],
+        {name: model_facts(config, name) for name in run.models},
+        load_protocol(run.protocol),
+        run.protocol,
+        out,
+        config.seed,
+        run.published,
+    )
+
+
+def model_facts(config: Config, name: str) -> dict:
+    """Method, seed, source and note of an entry: how it was trained, and nets it shares with metrics."""
+    entry = config.models[name]
+    facts = {"method": entry.method, "seed": entry.seed}
+    if entry.weights:
+        return facts | {"source": "official_weights", "note": f"weights {Path(entry.weights).name}"}
+    if not entry.train:
+        return facts | {"note": "not trained"}
+    card = json.loads((Path(config.results) / "models" / name / "weights.json").read_text())
+    notes = [
+        f"init {card['init']}",
+        f"{card['images_seen']} images seen, {card['images_seen_here']} of them in this run",
+    ]
+    perceptual = card["settings"].get("perceptual")
+    shared = [m for m, row in METRICS.items() if perceptual in row.assets]
+    if perceptual and shared:
+        notes.append(f"trained with {perceptual}, which {' and '.join(shared)} measure with")
+    return facts | {"note": "; ".join(notes)}
+
+
+def report_run(config: Config, out: Path) -> None:
+    """Write the self-contained page of a run."""
+    results, run = Path(config.results), config.run
+    protocol = load_protocol(run.protocol)
+    figures = results / "figures"
+    trained = list(dict.fromkeys(_trained(config)))
+    titles = {n: config.models[n].title or METHODS[config.models[n].method].title for n in trained}
+    report.html_report(
+        config,
+        protocol,
+        run.protocol,
+        results / "tables" / "scores.csv",
+        out,
+        faces={name: results / "faces" / f"{name}.csv" for name in run.datasets},
+        quarantine={name: results / "faces" / f"{name}.quarantine.csv" for name in run.datasets},
+        cards={name: results / "models" / name / "weights.json" for name in trained},
+        sheets={
+            name: path
+            for name in run.degradations
+            if (path := figures / "degradations" / run.datasets[0] / f"{name}.png").is_file()
+        },
+        figures={
+            "scores": [
+                (figures / "scores" / f"{name}.png", f"{METRICS[name].title}. {METRICS[name].what}")
+                for name in protocol.metrics
+            ],
+            "panels": [
+                (
+                    figures / "panels" / dataset / f"{degradation}.png",
+                    f"{dataset}, {degradation}: the first {run.panel} test faces, degraded, restored "
+                    "by each model, and true.",
+                )
+                for dataset in run.datasets
+                for degradation in run.degradations
+            ],
+            "training": [
+                (figures / "training.png", "Losses over images seen in this run."),
+                *(
+                    (
+                        results / "models" / name / "samples.png",
+                        f"{titles[name]} at the end of training: degraded, restored and true faces "
+                        "of the training set.",
+                    )
+                    for name in trained
+                ),
+            ]
+            if trained
+            else [],
+        },
+        licences=results / "tables" / "licences.md",
+        command="snakemake --cores 2",
+    )
+
+
+def _trained(config: Config) -> list[str]:
+    names = [n for m in config.run.models for n in (m, *config.helpers_of(m).values())]
+    return [name for name in names if config.models[name].train]

@@ -1,0 +1,881 @@
+"""Faces -> restored faces, and photographs -> restored photographs.
+
+A face that could not be restored has a row with the reason and no image: nothing is passed off as
+restored. Photographs: detect, align, restore, paste back; frcore/faces has the parts.
+
+N batch, C channels, H height, W width, S side of an aligned face.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from frcore import checkpoint
+from frcore.config import ROOT, Config, ConfigError, load_settings
+from frcore.faces import align, detect, paste, sources
+from frcore.faces.build import face_files
+from frcore.images import (
+    BadImage,
+    atomic_output,
+    read_image,
+    read_photo,
+    to_float,
+    to_uint8,
+    write_image,
+)
+from frcore.registry import METHODS, load_method, nearest
+from frcore.seeds import torch_generator
+from frcore.train import pick_device
+
+STATUS_COLUMNS = ("id", "status", "reason")
+PHOTO_COLUMNS = (
+    "photo", "face", "status", "reason", "box", "id_distance", "output", "note",
+)  # fmt: skip
+# formats that are written as they came; others become PNG
+_WRITTEN = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+# description, maker, model, resolution, software, date, artist, rating, copyright, and the EXIF and
+# GPS parts; not orientation, for the pixels are turned
+_EXIF_KEPT = {270, 271, 272, 282, 283, 296, 305, 306, 315, 18246, 33432, 0x8769, 0x8825}
+_OTHER_PERSON = 0.6  # dlib's threshold on the distance of two descriptors
+
+
+class RestoreError(ValueError):
+    """A model that cannot be had, or faces that could not be restored; one line."""
+
+
+@dataclass
+class Restorer:
+    """A method ready to restore: frozen net (None for a method without one), helpers and card.
+
+    size, crop_scale, crop_shift: the frame of the aligned faces it was trained on.
+    digest: changes with anything that changes a result.
+    """
+
+    name: str
+    module: ModuleType
+    model: torch.nn.Module | None
+    device: torch.device
+    card: dict
+    digest: str
+    guide: dict = field(default_factory=dict)
+    path: Path | None = None
+    one_by_one: bool = False  # learnt on first use: the method draws random numbers
+
+    @property
+    def size(self) -> int:
+        """Side of the aligned faces, pixels."""
+        return int(self.card.get("size") or self.card["settings"].get("size") or 64)
+
+    @property
+    def crop(self) -> tuple[float, float]:
+        """crop_scale and crop_shift of the aligned faces."""
+        return float(self.card.get("crop_scale", 1.0)), float(self.card.get("crop_shift", 0.1))
+
+
+# ---- models
+
+
+def load_model(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    config: Config | None = None,
+    helpers: Mapping[str, str | Path] | None = None,
+    root: str | Path = ROOT,
+    results: str | Path = "results",
+) -> Restorer:
+    """A frozen model by name or from a weights file.
+
+    A name is looked up as `weights:` of its entry in `config`, then in {root}/weights/, then as
+    {results}/models/NAME/weights.safetensors; methods that are not trained need no file.
+    `helpers` {role: weights file} replaces the helper entries that the card names; those are looked
+    up beside the file first. Raises RestoreError naming what exists or where it was looked for,
+    WeightsError for a file that does not fit.
+    """
+    device = torch.device(device)
+    path = find_weights(name_or_path, config, root, results)
+    name = str(name_or_path)
+    if path is None:
+        method, settings, frame = _untrained(name, config, root, results)
+        return without_weights(name, method, settings, device, **frame)
+    networks, card = checkpoint.load_weights(path)
+    module = load_method(card["method"])
+    model = module.build(load_settings(module.Settings, card["settings"], f"{path}: "))
+    checkpoint.load_strict(model, networks["model"], str(path))
+    model.to(device).eval().requires_grad_(False)
+    guide, digests = {}, [checkpoint.file_digest(path)]
+    for role, helper in {**card.get("helpers", {}), **(helpers or {})}.items():
+        if helper is None:
+            continue
+        found = _beside(path, str(helper)) or helper
+        try:
+            loaded = load_model(found, device, config, None, root, results)
+        except RestoreError as error:
+            raise RestoreError(f"{name} needs the helper {role}: {error}") from None
+        guide[role] = loaded.model
+        digests.append(loaded.digest)
+    _check_reference(card["method"], name)
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    name = card.get("name") or path.stem
+    return Restorer(name, module, model, device, card, digest, guide, path)
+
+
+def load_entry(
+    name: str, spec: Mapping, weights: Mapping[str, str | Path], device: str | torch.device
+) -> Restorer:
+    """A model of the workflow: `spec` of workflow.Plan.model_spec, weights files by entry."""
+    if name not in weights:
+        return without_weights(name, spec["method"], spec["settings"], device)
+    roles = METHODS[spec["method"]].helpers
+    helpers = {r: weights[spec["settings"][r]] for r in roles if spec["settings"].get(r) in weights}
+    return load_model(weights[name], device, helpers=helpers)
+
+
+def predict_parsing(
+    weights: str | Path, table: str | Path, faces: str | Path, out: str | Path, device="auto"
+) -> None:
+    """Parsing maps {id}.png of the faces in `table`, predicted by the trained parser `weights`."""
+    from frcore.helpers.parsing import predict_labels
+
+    parser = load_model(weights, pick_device(device))
+    with atomic_output(out, folder=True) as part:
+        for name, path in face_files(table, faces):
+            image = to_float(read_image(path)).to(parser.device)
+            labels = predict_labels(parser.model, image)[0].to(torch.uint8).cpu().numpy()
+            write_image(part / f"{name}.png", labels)
+
+
+def without_weights(
+    name: str, method: str, settings: Mapping, device: str | torch.device = "cpu", **frame
+) -> Restorer:
+    """A method that is not trained. `frame`: size, crop_scale, crop_shift of its faces."""
+    module = load_method(method)
+    if METHODS[method].trained:
+        raise RestoreError(f"method {method} is trained and needs a weights file")
+    _check_reference(method, name)
+    checked = load_settings(module.Settings, settings, f"models.{name}.settings.")
+    model = module.build(checked)
+    if model is not None:
+        model.to(device).eval().requires_grad_(False)
+    card = {"name": name, "method": method, "settings": checked.model_dump(), **frame}
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+    return Restorer(name, module, model, torch.device(device), card, digest)
+
+
+def find_weights(
+    name_or_path: str | Path,
+    config: Config | None = None,
+    root: str | Path = ROOT,
+    results: str | Path = "results",
+) -> Path | None:
+    """The weights file that `load_model` would read, or None when there is no such file."""
+    given = Path(name_or_path)
+    if given.suffix == ".safetensors":
+        if not given.is_file():
+            raise RestoreError(f"no weights file {given}")
+        return given
+    name = str(name_or_path)
+    places = _places(name, root, results)
+    if config is not None and name in config.models and config.models[name].weights:
+        places = [Path(config.models[name].weights)]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _places(name: str, root, results) -> list[Path]:
+    return [
+        Path(root) / "weights" / f"{name}.safetensors",
+        Path(results) / "models" / name / "weights.safetensors",
+    ]
+
+
+def _beside(path: Path, helper: str) -> Path | None:
+    """The helper's file in the same folder, or in the neighbouring one of results/models."""
+    for place in (
+        path.parent / f"{helper}.safetensors",
+        path.parent.parent / helper / "weights.safetensors",
+    ):
+        if place.is_file():
+            return place
+    return None
+
+
+def _untrained(name: str, config, root, results):
+    """Method, settings and frame of an entry without weights; RestoreError when it needs some."""
+    entry = config.models.get(name) if config is not None else None
+    if entry is None and not (name in METHODS and not METHODS[name].trained):
+        known = {item.stem for item in (Path(root) / "weights").glob("*.safetensors")}
+        known |= {item.parent.name for item in Path(results).glob("models/*/weights.safetensors")}
+        known |= set(config.models) if config is not None else set()
+        known |= {key for key, row in METHODS.items() if not row.trained}
+        raise RestoreError(f"unknown model {name!r} {nearest(name, known)}")
+    method = entry.method if entry else name
+    if METHODS[method].trained:
+        places = [entry.weights] if entry and entry.weights else _places(name, root, results)
+        looked = " or ".join(str(place) for place in places)
+        raise RestoreError(f"model {name} has no weights yet: looked for {looked}")
+    frame = {}
+    if config is not None and config.run.datasets:
+        dataset = config.datasets[config.run.datasets[0]]
+        frame = dataset.model_dump(include={"size", "crop_scale", "crop_shift"})
+    return method, entry.settings if entry else {}, frame
+
+
+def _check_reference(method: str, name: str) -> None:
+    if METHODS[method].needs_reference:
+        raise RestoreError(f"{name}: method {method} needs a reference face, not supported here")
+
+
+# ---- aligned faces
+
+
+def try_faces(
+    restorer: Restorer,
+    images: torch.Tensor,
+    ids: Sequence[str],
+    seed: int = 0,
+    batch: int = 16,
+) -> list[torch.Tensor | str]:
+    """Restore N x 3 x S x S in [0, 1]: per face C x S x S in [0, 1] on the CPU, or why it failed.
+
+    A face depends on (seed, model, id) and its pixels, not on the faces beside it: what fails in a
+    batch is tried again alone, and a method that draws random numbers works on one face at a time.
+    """
+    if len(images) != len(ids):
+        raise ValueError(f"{len(images)} images but {len(ids)} ids")
+    results: list[torch.Tensor | str] = []
+    start = 0
+    while start < len(ids):
+        n = 1 if restorer.one_by_one else batch
+        part, names = images[start : start + n], ids[start : start + n]
+        try:
+            restored = _restore(restorer, part, names, seed)
+        except _Draws:
+            restorer.one_by_one = True
+            continue
+        except Exception as error:  # a model may fail in any way; the face's row says how
+            if len(names) == 1:
+                restored = [_reason(error)]
+            else:
+                restored = []
+                for i, name in enumerate(names):
+                    restored += try_faces(restorer, part[i : i + 1], [name], seed, 1)
+        results += restored
+        start += len(names)
+    return results
+
+
+def restore_faces(
+    restorer: Restorer,
+    images: torch.Tensor,
+    ids: Sequence[str],
+    seed: int = 0,
+    batch: int = 16,
+) -> torch.Tensor:
+    """N x 3 x S x S in [0, 1] -> the same, restored, on the CPU.
+
+    Raises RestoreError naming the faces that failed and why.
+    """
+    results = try_faces(restorer, images, ids, seed, batch)
+    failed = [f"{name}: {item}" for name, item in zip(ids, results) if isinstance(item, str)]
+    if failed:
+        raise RestoreError(f"{len(failed)} of {len(ids)} faces failed: {'; '.join(failed[:3])}")
+    return torch.stack(results)
+
+
+class _Draws(Exception):
+    """The method drew random numbers for a whole batch."""
+
+
+def _restore(restorer, images, names, seed) -> list[torch.Tensor | str]:
+    # methods draw on the CPU, so that a seed means the same on every device
+    generator = torch_generator(seed, restorer.name, "restore", names[0])
+    before = generator.get_state()
+    with torch.no_grad():
+        restored = restorer.module.restore(
+            restorer.model, images.to(restorer.device), restorer.guide, generator
+        )
+    if len(names) > 1 and not torch.equal(before, generator.get_state()):
+        raise _Draws
+    if restored.shape != images.shape:
+        raise RestoreError(f"result is {tuple(restored.shape)}, expected {tuple(images.shape)}")
+    restored = restored.detach().float().cpu()
+    finite = torch.isfinite(restored).flatten(1).all(1).tolist()
+    return [
+        image.clamp(0, 1) if good else "the model's output is not finite"
+        for image, good in zip(restored, finite)
+    ]
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text if isinstance(error, RestoreError) else f"{type(error).__name__}: {text}"
+
+
+def restore_folder(
+    ids: Sequence[str],
+    in_dir: str | Path,
+    out_dir: str | Path,
+    out_csv: str | Path,
+    restorer: Restorer,
+    seed: int = 0,
+    batch: int = 16,
+    progress: bool | None = False,
+) -> Counter:
+    """Restore {id}.png of `in_dir` into `out_dir`; a row id, status, reason per face in `out_csv`.
+
+    Status is restored or failed; a failed face has no image. Both outputs appear complete or not at
+    all. `progress`: True, False, or None for only on a terminal. Returns the statuses' counts.
+    """
+    from tqdm import tqdm
+
+    in_dir, counts = Path(in_dir), Counter()
+    bar = tqdm(
+        total=len(ids), desc=restorer.name, disable=None if progress is None else not progress
+    )
+    with (
+        bar,
+        atomic_output(out_csv) as part_csv,
+        atomic_output(out_dir, folder=True) as part_dir,
+        part_csv.open("w", encoding="utf-8", newline="") as opened,
+    ):
+        writer = csv.DictWriter(opened, STATUS_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for start in range(0, len(ids), batch):
+            names = ids[start : start + batch]
+            results = _restore_files(restorer, in_dir, names, seed, batch)
+            for name in names:
+                result = results[name]
+                failed = isinstance(result, str)
+                if not failed:
+                    write_image(part_dir / f"{name}.png", to_uint8(result[None])[0])
+                status = "failed" if failed else "restored"
+                writer.writerow({"id": name, "status": status, "reason": result if failed else ""})
+                counts[status] += 1
+            bar.update(len(names))
+    return counts
+
+
+def _restore_files(restorer, in_dir, names, seed, batch) -> dict[str, torch.Tensor | str]:
+    results: dict[str, torch.Tensor | str] = {}
+    by_size: dict[tuple, dict[str, np.ndarray]] = {}
+    for name in names:
+        try:
+            pixels = read_image(in_dir / f"{name}.png")
+            by_size.setdefault(pixels.shape, {})[name] = pixels
+        except BadImage as bad:
+            results[name] = str(bad)
+    for faces in by_size.values():
+        images = to_float(np.stack(list(faces.values())))
+        results |= zip(faces, try_faces(restorer, images, list(faces), seed, batch))
+    return results
+
+
+# ---- photographs
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """What `frcore restore` does with a photograph; every field changes the result.
+
+    faces: all, largest, or numbers from left to right such as "0,2". strength: share of the
+    restored face in the blend. scale: enlargement of the whole photograph. aligned: photographs are
+    aligned faces already, the result has the model's size. min_face: pixels of the photograph.
+    """
+
+    faces: str = "all"
+    scale: int = 1
+    aligned: bool = False
+    strength: float = 1.0
+    strip_metadata: bool = False
+    min_face: int = 0
+    detector: str = "hog"
+    enlarge: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.faces not in ("all", "largest"):
+            self.chosen()
+        if self.scale not in (1, 2, 4):
+            raise ValueError(f"scale must be 1, 2 or 4, got {self.scale}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be in 0..1, got {self.strength}")
+        if self.aligned and self.scale != 1:
+            raise ValueError("aligned faces keep the model's size: no scale")
+
+    def chosen(self) -> list[int]:
+        """Numbers of the wanted faces; ValueError when `faces` is none."""
+        parts = self.faces.split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            raise ValueError(f"faces must be all, largest or numbers like 0,2, got {self.faces!r}")
+        return [int(part) for part in parts]
+
+
+@dataclass
+class Opened:
+    """A photograph and what must survive its restoration.
+
+    image: upright RGB. alpha: L or None. grey: 1 (one channel), 3 (three equal ones) or 0.
+    """
+
+    image: Image.Image
+    alpha: Image.Image | None
+    grey: int
+    exif: bytes
+    icc: bytes | None
+    xmp: bytes | None
+    note: str = ""
+
+
+@dataclass
+class _Job:
+    """One face on its way: `pixels` uint8 S x S x 3 unless `status` is decided already."""
+
+    number: int
+    box: tuple = ()
+    status: str = ""
+    reason: str = ""
+    pixels: np.ndarray | None = None
+    transform: np.ndarray | None = None
+    restored: np.ndarray | None = None
+    distance: float | None = None
+
+
+def open_photo(path: str | Path) -> Opened:
+    """Read a photograph for restoration. Raises BadImage with a short reason."""
+    path, notes = Path(path), []
+    image = read_photo(path)
+    with Image.open(path) as opened:
+        exif = _exif_of(opened, notes)  # before load: a TIFF is closed by it
+        n_frames = getattr(opened, "n_frames", 1)
+        deep = any(";16" in str(tile[3]) for tile in opened.tile if len(tile) > 3)
+        opened.load()
+        turned = ImageOps.exif_transpose(opened)
+    if deep or turned.mode.startswith(("I", "F")):
+        notes.append("more than 8 bit: written as 8-bit")
+    alpha = None
+    if turned.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        # colours as they are under the transparency: over white they would be blended twice
+        image, alpha = rgba.convert("RGB"), rgba.getchannel("A")
+    if n_frames > 1:
+        notes.append("first picture of several")
+    icc = turned.info.get("icc_profile")
+    if turned.mode == "CMYK":
+        notes.append("CMYK: written as RGB without its colour profile")
+        icc = None
+    if turned.mode in ("1", "L", "LA", "La", "F") or turned.mode.startswith("I"):
+        grey = 1
+    else:
+        pixels = np.asarray(image)
+        grey = 3 if (pixels == pixels[..., :1]).all() else 0
+    return Opened(image, alpha, grey, exif, icc, turned.info.get("xmp"), "; ".join(notes))
+
+
+def _exif_of(opened: Image.Image, notes: list[str]) -> bytes:
+    """Tags that describe the photograph; not those that describe its file or its orientation."""
+    try:
+        exif = opened.getexif()
+        kept = Image.Exif()
+        if len(exif):
+            kept.load(exif.tobytes())
+        for tag in list(kept):
+            if tag not in _EXIF_KEPT and not 0x9C9B <= tag <= 0x9C9F:
+                del kept[tag]
+        return kept.tobytes() if len(kept) else b""
+    except Exception as error:  # damaged tags must not cost the photograph
+        notes.append(f"EXIF left out: {type(error).__name__}")
+        return b""
+
+
+def write_photo(path: str | Path, pixels: np.ndarray, photo: Opened, strip: bool = False) -> None:
+    """Write uint8 H x W x 3 with the alpha, greyness and metadata of `photo`, atomically.
+
+    The format follows the suffix of `path`. JPEG in quality 95 without chroma subsampling; the
+    others lossless. `strip` leaves out EXIF and XMP; the colour profile stays.
+    """
+    path = Path(path)
+    image = Image.fromarray(pixels)
+    if photo.grey == 1:
+        image = image.convert("L")
+    if photo.alpha is not None:
+        alpha = photo.alpha
+        if alpha.size != image.size:
+            alpha = alpha.resize(image.size, Image.Resampling.BICUBIC)
+        image.putalpha(alpha)
+    form = _WRITTEN[path.suffix.lower()]
+    options: dict = {"format": form}
+    if form == "JPEG":
+        options |= {"quality": 95, "subsampling": 0}
+    elif form == "WEBP":
+        options |= {"lossless": True}
+    elif form == "TIFF":
+        options |= {"compression": "tiff_lzw"}
+    if photo.icc:
+        options["icc_profile"] = photo.icc
+    if not strip and photo.exif:
+        options["exif"] = _exif_for(photo.exif, image.size, form)
+    if not strip and photo.xmp and form in ("JPEG", "WEBP"):
+        options["xmp"] = photo.xmp
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    with atomic_output(path) as part:
+        part.write_bytes(buffer.getvalue())
+
+
+def _exif_for(exif: bytes, size: tuple[int, int], form: str):
+    """The tags for a photograph of `size` pixels."""
+    kept = Image.Exif()
+    kept.load(exif)
+    inner = kept.get_ifd(0x8769)
+    for tag, side in ((0xA002, size[0]), (0xA003, size[1])):
+        if tag in inner:
+            inner[tag] = side
+    return kept if form == "TIFF" else kept.tobytes()
+
+
+def restore_photo(
+    photo: Opened,
+    restorer: Restorer,
+    options: PhotoOptions,
+    detector: detect.Detector | None = None,
+    recognise=None,
+    name: str = "photo",
+) -> tuple[np.ndarray | None, list[dict]]:
+    """One photograph -> (uint8 H x W x 3, or None when no face was restored; a row per face).
+
+    Rows have face, status (restored | skipped | failed), reason, box, id_distance, and the aligned
+    crops `before` and `after`. `recognise`: net of helpers/identity.py, or None.
+    """
+    jobs = _find(photo, restorer, options, detector)
+    _restore_jobs([(name, job) for job in jobs], restorer, options, recognise, batch=16)
+    return _paste(photo, jobs, options), _rows(jobs)
+
+
+def restore_photos(
+    photos: str | Path,
+    out_dir: str | Path,
+    restorer: Restorer,
+    options: PhotoOptions,
+    assets: str | Path,
+    batch: int = 16,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Counter:
+    """Restore a photograph or a folder of them into `out_dir`.
+
+    Faces are batched across photographs. Writes each photograph under its own name (formats that
+    cannot be written: NAME.SUFFIX.png), restored.csv (PHOTO_COLUMNS; a row per face, or one for a
+    photograph without any), and the aligned faces before and after in faces/. What an earlier call
+    finished with the same file, model and options is kept.
+    Returns counts: photos, restored, unrestored, faces, failed, kept.
+    Raises ValueError when `out_dir` lies in `photos`, AssetMissing without the landmark model.
+    """
+    from tqdm import tqdm
+
+    photos, out_dir = Path(photos), Path(out_dir)
+    listing = _listing(photos)
+    if photos.is_dir() and out_dir.resolve().is_relative_to(photos.resolve()):
+        raise ValueError(f"{out_dir} lies in {photos}: results would be taken for photographs")
+    if photos.is_file() and out_dir.resolve() == photos.resolve().parent:
+        raise ValueError(f"{out_dir} holds the photograph itself: choose another folder")
+    detector = None if options.aligned else _detector(options.detector, assets)
+    recognise = _recogniser(assets, restorer.device)
+    (out_dir / "faces").mkdir(parents=True, exist_ok=True)
+    (out_dir / ".done").mkdir(exist_ok=True)
+
+    rows: dict[str, list[dict]] = {}
+    kept, todo = 0, []
+    for item in listing:
+        key = _key(item, restorer, options, recognise)
+        record = None if overwrite else _read_record(out_dir, item, key)
+        if record is None:
+            todo.append((item, key))
+        else:
+            rows[item.id] = record
+            kept += 1
+    with tqdm(
+        total=len(todo), unit="photo", disable=None if progress is None else not progress
+    ) as bar:
+        for start in range(0, len(todo), batch):
+            chunk = todo[start : start + batch]
+            found = {item.id: _prepare(item, restorer, options, detector) for item, _ in chunk}
+            jobs = [
+                (name, job)
+                for name, made in found.items()
+                if not isinstance(made, str)
+                for job in made
+            ]
+            _restore_jobs(jobs, restorer, options, recognise, batch)
+            for item, key in chunk:
+                rows[item.id] = _finish(item, found[item.id], out_dir, options, overwrite, key)
+                bar.update()
+    flat = [{"photo": item.photo, **row} for item in listing for row in rows[item.id]]
+    with (
+        atomic_output(out_dir / "restored.csv") as part,
+        part.open("w", encoding="utf-8", newline="") as opened,
+    ):
+        writer = csv.DictWriter(opened, PHOTO_COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+    good = sum(any(row["status"] == "restored" for row in rows[item.id]) for item in listing)
+    return Counter(
+        photos=len(listing),
+        restored=good,
+        unrestored=len(listing) - good,
+        faces=sum(row["status"] == "restored" for row in flat),
+        failed=sum(row["status"] == "failed" for row in flat),
+        kept=kept,
+    )
+
+
+def _listing(photos: Path) -> list[sources.Photo]:
+    if photos.is_dir():
+        return sorted(sources.list_folder(photos), key=lambda photo: photo.photo)
+    if not photos.exists():
+        raise FileNotFoundError(f"no such file or folder: {photos}")
+    name = sources.photo_id(Path(photos.name))
+    return [sources.Photo(name, photos.name, name, photos)]
+
+
+def _detector(kind: str, assets):
+    from frcore.assets import locate
+
+    for name in ("dlib_68", *(["dlib_mmod"] if kind == "mmod" else [])):
+        locate(name, assets)
+    return detect.load_detector(kind, Path(assets))
+
+
+def _recogniser(assets, device):
+    """dlib's face recognition when its file is there: identity is a check, not a need."""
+    from frcore.assets import AssetMissing, locate
+    from frcore.helpers import identity
+
+    try:
+        return identity.load(locate("dlib_resnet", assets), device)
+    except AssetMissing:
+        return None
+
+
+def _find(photo: Opened, restorer, options, detector) -> list[_Job]:
+    """The faces of a photograph, from left to right, aligned unless they are skipped."""
+    image, size = photo.image, restorer.size
+    if options.aligned:
+        if image.width != image.height:
+            text = f"an aligned face must be square, got {image.width}x{image.height}"
+            return [_Job(0, (), "failed", text)]
+        pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+        return [_Job(0, (0, 0, image.width - 1, image.height - 1), pixels=pixels)]
+    faces = detect.find_faces(image, detector, options.enlarge)
+    wanted = set(range(len(faces)))
+    if options.faces == "largest" and faces:
+        wanted = {max(range(len(faces)), key=lambda i: faces[i].area)}
+    elif options.faces != "all":
+        wanted = set(options.chosen())
+    jobs = []
+    for number, face in enumerate(faces):
+        job = _Job(number, face.box)
+        jobs.append(job)
+        if number not in wanted:
+            job.status, job.reason = "skipped", "not chosen"
+        elif face.width < options.min_face:
+            job.status, job.reason = "skipped", f"smaller than {options.min_face} px"
+        else:
+            square = align.crop_square(face.landmarks, *restorer.crop)
+            job.pixels = align.warp(image, square, size)
+            job.transform = align.square_transform(square, size)
+    return jobs
+
+
+def _prepare(item, restorer, options, detector) -> list[_Job] | str:
+    """Faces of a file, or why it cannot be used. The photograph itself is read again for pasting,
+    so that a batch holds faces only."""
+    try:
+        sources.read(item)
+        jobs = _find(open_photo(item.path), restorer, options, detector)
+    except BadImage as bad:
+        return str(bad)
+    except MemoryError:
+        return "too large for this machine's memory"
+    except Exception as error:  # one strange photograph must not cost the others
+        return _reason(error)
+    return jobs or "no face found"
+
+
+def _restore_jobs(jobs: list[tuple[str, _Job]], restorer, options, recognise, batch) -> None:
+    jobs = [(name, job) for name, job in jobs if job.pixels is not None]
+    if not jobs:
+        return
+    images = to_float(np.stack([job.pixels for _, job in jobs]))
+    ids = [f"{name}_{job.number}" for name, job in jobs]
+    results = try_faces(restorer, images, ids, options.seed, batch)
+    for (_, job), before, result in zip(jobs, images, results):
+        if isinstance(result, str):
+            job.status, job.reason = "failed", result
+            continue
+        job.status = "restored"
+        blended = before + (result - before) * options.strength
+        job.restored = to_uint8(blended[None])[0]
+    done = [(before, job) for (_, job), before in zip(jobs, images) if job.restored is not None]
+    if recognise is None or not done:
+        return
+    crop = (restorer.crop[0], restorer.crop[1])
+    for start in range(0, len(done), batch):
+        part = done[start : start + batch]
+        before = torch.stack([image for image, _ in part])
+        after = to_float(np.stack([job.restored for _, job in part]))
+        with torch.no_grad():
+            both = recognise.descriptors(
+                torch.cat([before, after]).to(restorer.device), *crop
+            ).cpu()
+        distances = (both[: len(part)] - both[len(part) :]).norm(dim=1)
+        for (_, job), distance in zip(part, distances.tolist()):
+            job.distance = distance
+
+
+def _paste(photo: Opened, jobs: list[_Job], options: PhotoOptions) -> np.ndarray | None:
+    """The photograph with its restored faces, or None when there is none."""
+    done = [job for job in jobs if job.restored is not None]
+    if not done:
+        return None
+    faces = [_grey(job.restored) if photo.grey else job.restored for job in done]
+    if options.aligned:
+        return faces[0]
+    patches = [paste.Patch(face, job.transform) for face, job in zip(faces, done)]
+    background = paste.enlarge_photo(photo.image, options.scale)
+    pasted = paste.paste_faces(background, patches, options.scale)
+    # resampling treats channels alike, so a grey photograph is grey here
+    return pasted
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(Image.fromarray(pixels).convert("L"))[..., None], 3, axis=2)
+
+
+def _rows(jobs: list[_Job]) -> list[dict]:
+    rows = []
+    for job in jobs:
+        row = {
+            "face": job.number,
+            "status": job.status,
+            "reason": job.reason,
+            "box": " ".join(f"{value:.1f}" for value in job.box),
+            "before": job.pixels,
+            "after": job.restored,
+        }
+        notes = []
+        if job.distance is not None:
+            row["id_distance"] = f"{job.distance:.4f}"
+            if job.distance > _OTHER_PERSON:
+                notes.append("may look like another person")
+        if job.restored is not None and job.transform is not None:
+            size = len(job.restored)
+            side = size / np.hypot(*job.transform[:, 0])
+            if side > 1.5 * size:
+                notes.append(f"the face has {side:.0f} px, the model has {size}: detail is lost")
+        row["note"] = "; ".join(notes)
+        rows.append(row)
+    return rows
+
+
+def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
+    """Paste, write and record one photograph; its rows for the table."""
+    if isinstance(found, str):
+        status = "skipped" if found == "no face found" else "failed"
+        rows = [{"face": "", "status": status, "reason": found}]
+        if status == "skipped":
+            _write_record(out_dir, item, key, rows)
+        return rows
+    target = _target(item, out_dir)
+    try:
+        if target.exists() and not overwrite and not _record_path(out_dir, item).exists():
+            raise RestoreError(f"{target} is there already and is not ours: use --overwrite")
+        photo = open_photo(item.path)
+        pixels = _paste(photo, found, options)
+        if pixels is not None:
+            write_photo(target, pixels, photo, options.strip_metadata)
+        rows = _rows(found)
+        for row in rows:
+            for when in ("before", "after"):
+                crop = row.pop(when)
+                if crop is not None and row["status"] == "restored":
+                    face = f"{item.id}_{row['face']}_{when}.png"
+                    with atomic_output(out_dir / "faces" / face) as part:
+                        write_image(part, crop)
+            if row["status"] == "restored":
+                row["output"] = target.relative_to(out_dir).as_posix()
+                row["note"] = "; ".join(text for text in (row.get("note"), photo.note) if text)
+    except Exception as error:  # writing may fail for one format or one full disk
+        return [{"face": "", "status": "failed", "reason": _reason(error)}]
+    if all(row["status"] != "failed" for row in rows):  # failures are tried again
+        _write_record(out_dir, item, key, rows)
+    return rows
+
+
+def _target(item: sources.Photo, out_dir: Path) -> Path:
+    name = Path(item.photo)
+    # a name that is not valid text cannot be written to a table and found again
+    if not item.path.as_posix().endswith(item.photo):
+        name = Path(f"{item.id}{item.path.suffix}")
+    suffix = item.path.suffix.lower()
+    return out_dir / (name if suffix in _WRITTEN else name.with_name(name.name + ".png"))
+
+
+def _key(item, restorer, options, recognise) -> str:
+    """What a photograph's result depends on."""
+    try:
+        digest = sources.digest(item)
+    except OSError:
+        digest = "unreadable"
+    facts = [digest, restorer.digest, asdict(options), recognise is not None]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _record_path(out_dir: Path, item) -> Path:
+    return out_dir / ".done" / f"{item.id}.json"
+
+
+def _read_record(out_dir: Path, item, key: str) -> list[dict] | None:
+    try:
+        record = json.loads(_record_path(out_dir, item).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    outputs = {row.get("output") for row in record["rows"]} - {None}
+    if record["key"] != key or not all((out_dir / name).is_file() for name in outputs):
+        return None
+    return record["rows"]
+
+
+def _write_record(out_dir: Path, item, key: str, rows: list[dict]) -> None:
+    with atomic_output(_record_path(out_dir, item)) as part:
+        part.write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
+
+
+def config_mistakes(config: Config) -> list[str]:
+    """Mistakes in the methods' own settings, one line each."""
+    mistakes = []
+    for name, entry in config.models.items():
+        module = load_method(entry.method)
+        try:
+            load_settings(module.Settings, entry.settings, f"models.{name}.settings.")
+        except ConfigError as error:
+            mistakes += error.mistakes
+    return mistakes

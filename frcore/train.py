@@ -1,0 +1,549 @@
+"""The training loop of every trained method: one flat function, progress counted in images seen.
+
+What a method gives is a trainer (CONTRIBUTING.md): `networks` and `optimizers` by name, where
+`networks["model"]` is the one that restores, and `step(batch) -> {loss name: value}`. The loop owns
+data, averaging, saving, pictures, logging and stopping.
+
+The same command resumes: a run that was killed and started again ends with the same bits as one
+that was not, because a step is a function of the state and the position in the run alone.
+"""
+
+import contextlib
+import copy
+import csv
+import fcntl
+import hashlib
+import importlib
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from frcore import checkpoint
+from frcore.config import ROOT, Model, load_settings
+from frcore.data import Sample, TrainingFaces
+from frcore.faces.build import face_files
+from frcore.helpers import perceptual
+from frcore.images import atomic_output, to_uint8, write_image
+from frcore.recipes import Recipe
+from frcore.registry import METHODS, MethodRow, load_method
+from frcore.seeds import make_deterministic, seed_for
+
+INTERRUPTED = 75  # exit code after SIGTERM/SIGUSR1: "try again", state is saved
+
+
+class NotFinite(RuntimeError):
+    """A loss became NaN or infinite; the last good state is kept."""
+
+
+class Interrupted(SystemExit):
+    """A signal asked the run to stop; its state is saved."""
+
+    def __init__(self):
+        super().__init__(INTERRUPTED)
+
+
+@dataclass
+class Plan:
+    """What one run trains, for how long and where it keeps its state."""
+
+    images: int
+    batch: int
+    ema_images: float
+    save_images: int
+    sample_images: int
+    precision: str
+    seed: int
+    state: Path  # folder outside the workflow's declared outputs
+    fingerprint: dict = field(default_factory=dict)  # another one starts the run over
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """auto -> cuda, mps or cpu, whichever is there; cuda takes this process's own card.
+
+    Raises ValueError when the device asked for is absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda: this PyTorch sees no GPU (a CPU-only build, or no driver); "
+            "use --device cpu or install a CUDA build"
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: not available on this machine")
+    return (
+        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
+        if name == "cuda"
+        else (torch.device(name))
+    )
+
+
+def train(
+    trainer,
+    faces: TrainingFaces,
+    plan: Plan,
+    device: torch.device,
+    picture: Callable[[nn.Module], torch.Tensor] | None = None,
+    log: Callable[[str], None] = print,
+    stop_at: int | None = None,
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Train to `plan.images` images seen, resuming from `plan.state` if that run was interrupted.
+
+    `picture(model)` -> image N x 3 x H x W in [0, 1], written from time to time. `stop_at` ends the
+    invocation early, as a signal would (tests). Returns {network: state dict} for the weights file:
+    the averaged model and the other networks as they are.
+    Raises NotFinite, Interrupted, ValueError when another process is training in `plan.state`.
+    """
+    make_deterministic()
+    rank, ranks = _join_processes(device)
+    plan.state.mkdir(parents=True, exist_ok=True)
+    with _only_writer(plan.state, rank), _signals() as stopping:
+        # ----- networks, their average, and what is shared between processes
+        model = trainer.networks["model"]
+        for network in trainer.networks.values():
+            network.train()
+        average = copy.deepcopy(model).eval().requires_grad_(False)
+        if ranks > 1:
+            _share(trainer)
+
+        # ----- resume
+        seen = 0
+        fingerprint = _digest({**plan.fingerprint, "ranks": ranks})
+        state = checkpoint.load_state(plan.state, device)
+        if state is not None and state["fingerprint"] != fingerprint:
+            log("settings, data or code changed since the saved state: starting over")
+            state = None
+        if state is not None:
+            for name, network in trainer.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for name, optimizer in trainer.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            for name, scheduler in getattr(trainer, "schedulers", {}).items():
+                scheduler.load_state_dict(state["schedulers"][name])
+            if hasattr(trainer, "load_extra"):
+                trainer.load_extra(state["extra"])
+            average.load_state_dict(state["average"])
+            seen = state["images_seen"]
+            log(f"resuming at {seen} of {plan.images} images")
+        history = _History(plan.state / "history.csv", seen, rank)
+
+        def save():
+            if rank == 0:
+                history.flush()
+                schedulers = getattr(trainer, "schedulers", {})
+                checkpoint.save_state(
+                    plan.state,
+                    {
+                        "fingerprint": fingerprint,
+                        "images_seen": seen,
+                        "networks": {k: v.state_dict() for k, v in trainer.networks.items()},
+                        "average": average.state_dict(),
+                        "optimizers": {k: v.state_dict() for k, v in trainer.optimizers.items()},
+                        "schedulers": {k: v.state_dict() for k, v in schedulers.items()},
+                        "extra": trainer.extra() if hasattr(trainer, "extra") else {},
+                    },
+                )
+
+        # ----- the loop
+        started, started_at, reported = time.monotonic(), seen, time.monotonic()
+        bf16 = plan.precision == "bfloat16"
+        while seen < plan.images:
+            # Seeding every step by its position makes random draws of a method part of the position:
+            # there is no generator state to save, and a resumed step draws what it would have drawn.
+            torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
+            batch = faces.batch(seen, plan.batch, device, rank, ranks)
+            batch["images_seen"] = seen
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                losses = trainer.step(batch)
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            if not all(math.isfinite(value) for value in values.values()):
+                history.flush()
+                raise NotFinite(
+                    f"{values} at {seen} images; the last good state is kept in {plan.state}"
+                )
+            seen += plan.batch
+            _average(average, model, plan.batch, plan.ema_images)
+            history.add(seen, values)
+            if time.monotonic() - reported > 30:
+                reported = time.monotonic()
+                speed = (seen - started_at) / (reported - started)
+                rest = (plan.images - seen) / speed / 60
+                terms = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                log(f"{seen}/{plan.images} images, {speed:.1f}/s, {rest:.0f} min left: {terms}")
+            if _crossed(seen, plan.batch, plan.sample_images) and picture and rank == 0:
+                _write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
+            if _any(bool(stopping), ranks, device) or (stop_at is not None and seen >= stop_at):
+                save()
+                log(f"stopped at {seen} images, state saved; the same command goes on")
+                raise Interrupted
+            if _crossed(seen, plan.batch, plan.save_images):
+                save()
+
+        # ----- the end: the caller writes the weights file, then removes the state
+        save()
+        if picture and rank == 0:
+            _write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
+        _leave_processes(ranks)
+        others = {k: v.state_dict() for k, v in trainer.networks.items() if k != "model"}
+        return {"model": average.state_dict(), **others}
+
+
+def train_model(
+    *,
+    name: str,
+    entry: Model,
+    samples: dict[str, list[Sample]],
+    recipes: dict[str, Recipe],
+    helpers: dict[str, Path],
+    assets: dict[str, Path],
+    out: Path,
+    state: Path,
+    shipped: Path,
+    device: torch.device,
+    card: dict,
+    code: str = "",
+    log: Callable[[str], None] = print,
+    stop_at: int | None = None,
+) -> None:
+    """Train one entry of `models:` and write out/weights.safetensors, out/weights.json, history.csv.
+
+    samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file of
+    a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors of
+    the project. card: more entries for the weights' card. code: digest of the training code, part of
+    the saved state's fingerprint. The state is removed once the weights file is written.
+    Raises what `train` raises, and ValueError or WeightsError for settings and weights that do not fit.
+    """
+    method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
+    settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
+    # the starting weights depend on the entry's seed alone
+    torch.manual_seed(seed_for(entry.seed, name, "init"))
+    model = method.build(settings).to(device, memory_format=torch.channels_last)
+    guide = load_guide(row, settings, helpers, assets, device)
+    trainer = method.make_trainer(model, settings, guide)
+
+    start = _starting_weights(entry.init, name, shipped)
+    before = {"images_seen": 0}
+    if start is not None:
+        networks, before = checkpoint.load_weights(start)
+        for key, network in trainer.networks.items():
+            if key in networks:
+                checkpoint.load_strict(network, networks[key], f"{start}: {key}")
+        log(f"starting from {start} ({before['images_seen']} images seen)")
+    init = f"{start.name}, {before['images_seen']} images" if start else "scratch"
+
+    faces = TrainingFaces(
+        [sample for part in samples.values() for sample in part],
+        entry.seed,
+        [recipes[key] for key in plan_of.degradations],
+    )
+    plan = Plan(
+        images=plan_of.images,
+        batch=plan_of.batch,
+        ema_images=plan_of.ema_images,
+        save_images=plan_of.save_images,
+        sample_images=plan_of.sample_images,
+        precision=plan_of.precision if device.type == "cuda" else "float32",
+        seed=entry.seed,
+        state=state,
+        fingerprint={
+            "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES}),
+            "recipes": {key: recipes[key].model_dump() for key in plan_of.degradations},
+            "faces": [[s.id, s.image.stat().st_size] for part in samples.values() for s in part],
+            "helpers": {role: checkpoint.file_digest(path) for role, path in helpers.items()},
+            "start": checkpoint.file_digest(start) if start else None,
+            "code": code,
+        },
+    )
+    fixed = faces.fixed_batch(8, device)
+
+    def picture(average: torch.nn.Module) -> torch.Tensor:
+        """Degraded, restored and true faces in three rows."""
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            restored = method.restore(average, fixed["degraded"], guide, generator)
+        rows = [torch.cat(list(x), 2) for x in (fixed["degraded"], restored, fixed["truth"])]
+        return torch.cat(rows, 1)[None]
+
+    networks = train(trainer, faces, plan, device, picture, log, stop_at)
+    if int(os.environ.get("RANK", 0)):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    whole = make_card(
+        name=name,
+        method=entry.method,
+        settings=settings.model_dump(),
+        datasets=plan_of.datasets,
+        degradations=plan_of.degradations,
+        images_seen=plan_of.images,
+        images_before=before["images_seen"],
+        batch=plan_of.batch,
+        seed=entry.seed,
+        init=init,
+        device=device,
+        helpers={role: settings.model_dump()[role] for role in helpers},
+        **card,
+    )
+    with atomic_output(out / "history.csv") as part:
+        shutil.copy(state / "history.csv", part)
+    pictures = sorted((state / "samples").glob("*.png"))
+    with atomic_output(out / "samples.png") as part:
+        shutil.copy(pictures[-1], part)
+    with atomic_output(out / "weights.json") as part:
+        part.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    checkpoint.save_weights(out / "weights.safetensors", networks, whole)
+    for stale in (state / "state.pt", state / "previous.pt"):
+        stale.unlink(missing_ok=True)
+
+
+def train_from_spec(
+    name: str,
+    spec: dict,
+    results: Path,
+    helpers: dict[str, Path],
+    assets: dict[str, Path],
+    state: Path,
+    out: Path,
+    device: str = "auto",
+) -> None:
+    """`train_model` for a job of the workflow.
+
+    spec: of workflow.Plan.training_spec. results: folder with faces/ and parsing/. Faces of the
+    training split alone are seen.
+    """
+    entry = Model.model_validate(spec["entry"])
+    samples = {}
+    for dataset in entry.train.datasets:
+        files = face_files(results / "faces" / f"{dataset}.csv", results / "faces" / dataset, "train")
+        maps = results / "parsing" / dataset if METHODS[entry.method].needs_labels else None
+        samples[dataset] = [Sample(i, path, maps and maps / f"{i}.png") for i, path in files]
+    frame = spec["datasets"][entry.train.datasets[0]]
+    train_model(
+        name=name,
+        entry=entry,
+        samples=samples,
+        recipes={key: Recipe.model_validate(value) for key, value in spec["recipes"].items()},
+        helpers=helpers,
+        assets=assets,
+        out=out,
+        state=state,
+        shipped=ROOT / "weights",
+        device=pick_device(device),
+        card={"crop_scale": frame["crop_scale"], "crop_shift": frame["crop_shift"]},
+        log=lambda line: print(line, flush=True),
+    )
+
+
+def pairs(words: Sequence[str]) -> dict[str, Path]:
+    """["name=path", ...] -> {name: path}."""
+    return {name: Path(path) for name, path in (word.split("=", 1) for word in words)}
+
+
+# settings of a run that change nothing in the result
+_RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_images"}
+
+
+def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) -> dict:
+    """The frozen nets that a method leans on: {role: module} of helper entries, and `perceptual`."""
+    guide = {}
+    for role, path in helpers.items():
+        networks, card = checkpoint.load_weights(path)
+        helper = load_method(card["method"])
+        module = helper.build(helper.Settings(**card["settings"]))
+        checkpoint.load_strict(module, networks["model"], str(path))
+        guide[role] = module.to(device).eval().requires_grad_(False)
+    net = getattr(settings, "perceptual", None)
+    if net is not None and net in assets:
+        taps = load_method_taps(row, net)
+        guide["perceptual"] = perceptual.load(net, assets[net], device, taps=taps)
+    return guide
+
+
+def load_method_taps(row: MethodRow, net: str):
+    """The layers of perceptual net `net` that a method compares."""
+    return importlib.import_module(row.module).STYLE_TAPS[net]
+
+
+def _starting_weights(init: str, name: str, shipped: Path) -> Path | None:
+    if init == "scratch":
+        return None
+    if init == "shipped":
+        path = shipped / f"{name}.safetensors"
+        return path if path.is_file() else None
+    if not Path(init).is_file():
+        raise FileNotFoundError(f"models.{name}.init: no file {init}")
+    return Path(init)
+
+
+def make_card(
+    *,
+    name: str,
+    method: str,
+    settings: dict,
+    datasets: Sequence[str],
+    degradations: Sequence[str],
+    images_seen: int,
+    images_before: int,
+    batch: int,
+    seed: int,
+    init: str,
+    device: torch.device,
+    helpers: dict,
+    size: int,
+    licence: str = "Apache-2.0",
+    **more,
+) -> dict:
+    """What a weights file says about itself (JSON-able)."""
+    return {
+        "name": name,
+        "method": method,
+        "settings": settings,
+        "helpers": helpers,
+        "size": size,
+        "datasets": list(datasets),
+        "degradations": list(degradations),
+        "images_seen": images_before + images_seen,
+        "images_seen_here": images_seen,
+        "batch": batch,
+        "seed": seed,
+        "init": init,
+        "commit": checkpoint.commit(),
+        "hardware": checkpoint.hardware(device),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "licence": licence,
+        **more,
+    }
+
+
+def _average(average: nn.Module, model: nn.Module, batch: int, half_life: float) -> None:
+    """average <- average + (1 - beta) (model - average), beta from a half-life in images."""
+    beta = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+    with torch.no_grad():
+        for mean, new in zip(average.parameters(), model.parameters()):
+            mean.lerp_(new, 1 - beta)
+        for mean, new in zip(average.buffers(), model.buffers()):
+            mean.copy_(new)  # spectral norm's vectors, batch statistics
+
+
+def _crossed(seen: int, batch: int, every: int) -> bool:
+    return every > 0 and seen // every > (seen - batch) // every
+
+
+def _digest(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _write_picture(path: Path, images: torch.Tensor) -> None:
+    with atomic_output(path) as part:
+        write_image(part, to_uint8(images)[0])
+
+
+class _History:
+    """history.csv: one row a step; rows after a resumed state are dropped and written again."""
+
+    def __init__(self, path: Path, seen: int, rank: int):
+        self.path, self.rank, self.rows = path, rank, []
+        if rank == 0 and path.is_file():
+            with open(path, newline="") as opened:
+                for row in csv.DictReader(opened):
+                    with contextlib.suppress(TypeError, ValueError):  # a half-written last line
+                        if int(row["images"]) <= seen:
+                            self.rows.append(row)
+        if seen == 0:
+            self.rows = []
+
+    def add(self, seen: int, values: dict) -> None:
+        self.rows.append({"images": seen, **{k: f"{v:.6g}" for k, v in values.items()}})
+
+    def flush(self) -> None:
+        if self.rank or not self.rows:
+            return
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_output(self.path) as part, open(part, "w", newline="") as opened:
+            writer = csv.DictWriter(opened, names, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+@contextlib.contextmanager
+def _only_writer(state: Path, rank: int):
+    """Hold a lock on the state folder: an orphan of a killed run may still be writing there."""
+    if rank:
+        yield
+        return
+    with open(state / "lock", "w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is training in {state}; stop it first") from None
+        yield
+
+
+@contextlib.contextmanager
+def _signals():
+    """A list that is empty until SIGTERM, SIGINT or SIGUSR1 arrives; the loop then saves and stops."""
+    got: list[int] = []
+    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in wanted:
+            before[number] = signal.signal(number, lambda n, _frame: got.append(n))
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _join_processes(device: torch.device) -> tuple[int, int]:
+    """(rank, number of processes) from torchrun's environment; (0, 1) without it."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return int(os.environ.get("RANK", 0)), ranks
+
+
+def _any(stopping: bool, ranks: int, device: torch.device) -> bool:
+    """Whether any process was asked to stop: all must leave the loop at the same step."""
+    if ranks == 1:
+        return stopping
+    flag = torch.tensor(float(stopping), device=device)
+    dist.all_reduce(flag)
+    return bool(flag > 0)
+
+
+def _leave_processes(ranks: int) -> None:
+    if ranks > 1:
+        dist.barrier()
+
+
+def _share(trainer) -> None:
+    """Equal start in all processes, and gradients averaged before every optimizer step."""
+    for network in trainer.networks.values():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            dist.broadcast(tensor.data, 0)
+
+    def average_gradients(optimizer, _args, _kwargs):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= dist.get_world_size()
+
+    for optimizer in trainer.optimizers.values():
+        optimizer.register_step_pre_hook(average_gradients)

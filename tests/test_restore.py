@@ -1,0 +1,419 @@
+"""frcore.restore with a toy method; photographs as people have them."""
+
+import csv
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from frcore import checkpoint, restore
+from frcore.config import Strict
+from frcore.faces.detect import Face
+from frcore.images import BadImage, to_float, write_image
+from frcore.registry import METHODS, MethodRow
+from frcore.restore import PhotoOptions
+
+SIDE = 96
+
+
+class Settings(Strict):
+    size: int = 32
+    parser: str | None = None
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """An identity method, untrained as `toy`, trained as `toy_net`; `module.change` alters it."""
+    module = types.ModuleType("toy_method")
+    module.Settings, module.change = Settings, lambda image, generator: image
+    module.build = lambda settings: torch.nn.Linear(2, settings.size)
+
+    def run(model, degraded, guide, generator):
+        module.batches.append(len(degraded))
+        return module.change(degraded, generator)
+
+    module.restore, module.batches = run, []
+    monkeypatch.setitem(sys.modules, "toy_method", module)
+    monkeypatch.setitem(METHODS, "toy", MethodRow("toy_method", "Toy", trained=False))
+    monkeypatch.setitem(METHODS, "toy_net", MethodRow("toy_method", "Toy", helpers=("parser",)))
+    return module
+
+
+@pytest.fixture
+def restorer(toy):
+    return restore.without_weights("toy", "toy", {"size": 64}, size=64)
+
+
+def faces_of(folder: Path, n: int) -> list[str]:
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
+    for i in range(n):
+        write_image(folder / f"{i}.png", pixels[i])
+    return [str(i) for i in range(n)]
+
+
+def rows_of(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+# ---- models
+
+
+def save_toy(path: Path, **card) -> Path:
+    state = torch.nn.Linear(2, 32).state_dict()
+    whole = {"method": "toy_net", "settings": {"size": 32}, "helpers": {}, "size": 32, **card}
+    checkpoint.save_weights(path, {"model": state}, whole)
+    return path
+
+
+def test_model_is_found_by_name_and_brings_its_helpers(toy, tmp_path):
+    save_toy(tmp_path / "weights" / "small.safetensors", helpers={"parser": "fpn"}, name="small")
+    with pytest.raises(restore.RestoreError, match=r"small needs the helper parser.*'fpn'"):
+        restore.load_model("small", root=tmp_path, results=tmp_path)
+    helper = save_toy(tmp_path / "models" / "fpn" / "weights.safetensors")
+    loaded = restore.load_model("small", root=tmp_path, results=tmp_path)
+    assert loaded.size == 32 and loaded.name == "small"
+    assert isinstance(loaded.guide["parser"], torch.nn.Linear)
+    assert not any(item.requires_grad for item in loaded.model.parameters())
+    save_toy(helper, seed=1)  # other helper weights: other results
+    assert restore.load_model("small", root=tmp_path, results=tmp_path).digest != loaded.digest
+    with pytest.raises(restore.RestoreError, match="did you mean 'small'"):
+        restore.load_model("smal", root=tmp_path, results=tmp_path)
+    with pytest.raises(restore.RestoreError, match="no weights file"):
+        restore.load_model(tmp_path / "none.safetensors")
+
+
+def test_weights_must_fit(toy, tmp_path):
+    path = tmp_path / "wide.safetensors"
+    state = torch.nn.Linear(2, 8).state_dict()
+    checkpoint.save_weights(path, {"model": state}, {"method": "toy_net", "settings": {}})
+    with pytest.raises(checkpoint.WeightsError, match="does not fit"):
+        restore.load_model(path)
+
+
+def test_bicubic_needs_no_weights(tmp_path):
+    model = restore.load_model("bicubic", root=tmp_path, results=tmp_path)
+    images = torch.rand(3, 3, 16, 16)
+    assert torch.equal(restore.restore_faces(model, images, ["a", "b", "c"]), images)
+
+
+# ---- aligned faces
+
+
+def test_a_face_does_not_depend_on_its_batch(toy, restorer):
+    toy.change = lambda image, generator: image + torch.rand(image.shape, generator=generator)
+    images, ids = torch.zeros(5, 3, 8, 8), list("abcde")
+    together = restore.restore_faces(restorer, images, ids, seed=1, batch=4)
+    alone = restore.restore_faces(restorer, images[2:3], ids[2:3], seed=1)
+    assert torch.equal(together[2:3], alone)
+    assert not torch.equal(together[1], together[2])
+    assert not torch.equal(restore.restore_faces(restorer, images, ids, seed=2)[2:3], alone)
+
+
+def test_faces_are_batched(toy, restorer):
+    restore.restore_faces(restorer, torch.zeros(5, 3, 8, 8), list("abcde"), batch=2)
+    assert toy.batches == [2, 2, 1]
+
+
+def test_folder_lists_failures_without_an_image(toy, restorer, tmp_path):
+    ids = faces_of(tmp_path / "in", 5)
+    (tmp_path / "in" / "3.png").write_bytes(b"")
+
+    def change(image, generator):
+        means = image.mean((1, 2, 3))
+        if (means == bad).any():
+            raise RuntimeError("out of memory")
+        return torch.where((means == nan)[:, None, None, None], torch.nan, image)
+
+    faces = [to_float(np.asarray(Image.open(tmp_path / "in" / f"{i}.png"))) for i in (1, 2)]
+    bad, nan = (face.mean((1, 2, 3))[0] for face in faces)
+    toy.change = change
+    out, table = tmp_path / "out", tmp_path / "out.csv"
+    counts = restore.restore_folder([*ids, "gone"], tmp_path / "in", out, table, restorer, batch=4)
+    rows = {row["id"]: (row["status"], row["reason"]) for row in rows_of(table)}
+    assert rows["0"] == rows["4"] == ("restored", "")
+    assert rows["1"] == ("failed", "RuntimeError: out of memory")
+    assert rows["2"] == ("failed", "the model's output is not finite")
+    assert rows["3"] == ("failed", "empty file")
+    assert rows["gone"][0] == "failed" and "No such file" in rows["gone"][1]
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "4.png"]
+    assert counts == {"restored": 2, "failed": 4}
+    assert (out / "0.png").read_bytes() == (tmp_path / "in" / "0.png").read_bytes()
+
+
+def test_folder_appears_whole_or_not_at_all(toy, restorer, tmp_path, monkeypatch):
+    ids = faces_of(tmp_path / "in", 2)
+    monkeypatch.setattr(restore, "write_image", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        restore.restore_folder(ids, tmp_path / "in", tmp_path / "o", tmp_path / "t.csv", restorer)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_wrong_shape_is_a_failure(toy, restorer):
+    toy.change = lambda image, generator: image[..., :4]
+    with pytest.raises(restore.RestoreError, match=r"result is \(1, 3, 8, 4\)"):
+        restore.restore_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"])
+
+
+# ---- photographs
+
+
+def face_at(x: float, y: float, side: float) -> Face:
+    """A face whose crop is about 2 x `side` wide."""
+    landmarks = np.tile([x, y], (68, 1)).astype(float)
+    landmarks[36:42] += (-side / 4, -side / 8)
+    landmarks[42:48] += (side / 4, -side / 8)
+    landmarks[[48, 54]] += [(-side / 8, side / 3), (side / 8, side / 3)]
+    return Face((x - side / 2, y - side / 2, x + side / 2, y + side / 2), 1.0, landmarks)
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Stands for the detector: the faces that photographs of at least 64 px have."""
+    faces = [face_at(48, 50, 36)]
+    monkeypatch.setattr(
+        restore.detect, "find_faces", lambda image, *_: faces if image.width >= 64 else []
+    )
+    monkeypatch.setattr(restore, "_detector", lambda *_: None)
+    return faces
+
+
+def picture(mode: str = "RGB") -> Image.Image:
+    """Smooth and different in every corner, so that turns and swapped channels show."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    pixels = np.stack([x, y, 0.5 + 0.4 * np.sin(4 * x) * y], axis=-1)
+    return Image.fromarray(np.uint8(255 * pixels)).convert(mode)
+
+
+def run(tmp_path, restorer, folder="in", **options):
+    counts = restore.restore_photos(
+        tmp_path / folder,
+        tmp_path / "out",
+        restorer,
+        PhotoOptions(**options),
+        tmp_path / "no-assets",
+        progress=False,
+    )
+    return counts, rows_of(tmp_path / "out" / "restored.csv")
+
+
+def difference(a: Image.Image, b: Image.Image) -> int:
+    return int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max())
+
+
+def test_torture_folder(toy, restorer, found, tmp_path):
+    folder = tmp_path / "in" / "Été 🌊 дед"
+    folder.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112], exif[306] = 6, "1999:12:31 23:59:59"
+    exif.get_ifd(0x8825)[1] = "N"
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned = picture().transpose(Image.Transpose.ROTATE_90)  # a viewer turns it back
+    turned.save(folder / "Фото 1.jpg", exif=exif, icc_profile=icc, quality=95, subsampling=0)
+    alpha = Image.linear_gradient("L").resize((SIDE, SIDE))
+    clear = picture()
+    clear.putalpha(alpha)
+    clear.save(folder / "alpha.png")
+    picture("L").save(folder / "grey.png")
+    picture("L").convert("RGB").save(folder / "grey3.webp", lossless=True)
+    Image.fromarray(np.asarray(picture("L")).astype(np.uint16) * 257).save(folder / "deep.tif")
+    picture("CMYK").save(folder / "print.jpg", quality=95)
+    picture("P").save(folder / "old.gif")
+    (folder / "cut.jpg").write_bytes((folder / "print.jpg").read_bytes()[:600])
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("no picture")
+    picture().resize((32, 32)).save(folder / "nobody.png")
+
+    counts, rows = run(tmp_path, restorer)
+    status = {Path(row["photo"]).name: row for row in rows}
+    assert len(rows) == counts["photos"] == 11
+    good = {name for name, row in status.items() if row["status"] == "restored"}
+    kinds = {
+        "Фото 1.jpg",
+        "alpha.png",
+        "grey.png",
+        "grey3.webp",
+        "deep.tif",
+        "print.jpg",
+        "old.gif",
+    }
+    assert good == kinds and counts["restored"] == 7 and counts["unrestored"] == 4
+    assert status["cut.jpg"]["status"] == "failed" and "truncated" in status["cut.jpg"]["reason"]
+    assert status["empty.png"]["reason"] == "empty file"
+    assert status["text.png"]["status"] == "failed"
+    assert status["nobody.png"]["reason"] == "no face found"
+    out = tmp_path / "out" / folder.name
+    written = {path.name for path in out.iterdir()}
+    assert written == (kinds - {"old.gif"}) | {"old.gif.png"}  # never a photograph without a face
+    assert len(list((tmp_path / "out" / "faces").iterdir())) == 14
+
+    with Image.open(out / "Фото 1.jpg") as photo:
+        tags = photo.getexif()
+        assert tags.get(0x0112, 1) == 1 and tags[306] == "1999:12:31 23:59:59"
+        assert tags.get_ifd(0x8825)[1] == "N" and photo.info["icc_profile"] == icc
+        assert difference(photo, picture()) <= 12  # two JPEGs
+    with Image.open(out / "alpha.png") as photo:
+        assert photo.mode == "RGBA" and difference(photo.getchannel("A"), alpha) == 0
+        assert difference(photo.convert("RGB"), picture()) <= 3
+    with Image.open(out / "grey.png") as photo:
+        assert photo.mode == "L" and difference(photo, picture("L")) <= 3
+    with Image.open(out / "grey3.webp") as photo:
+        pixels = np.asarray(photo.convert("RGB"))
+        assert (pixels == pixels[..., :1]).all()
+    with Image.open(out / "deep.tif") as photo:
+        assert photo.mode == "L" and difference(photo, picture("L")) <= 3
+    assert "8-bit" in status["deep.tif"]["note"] and "CMYK" in status["print.jpg"]["note"]
+
+
+def test_a_tint_does_not_reach_grey_photographs(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture("L").convert("RGB").save(tmp_path / "in" / "grey3.png")
+    picture().save(tmp_path / "in" / "colour.png")
+    tint = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    toy.change = lambda image, generator: image * 0 + tint
+    run(tmp_path, restorer)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "grey3.png"))
+    assert (pixels == pixels[..., :1]).all()
+    centre = np.asarray(Image.open(tmp_path / "out" / "colour.png"))[50, 48]
+    assert centre.tolist() == [255, 0, 0]  # and the face was pasted
+
+
+def test_strip_metadata(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[1] = "N"
+    picture().save(tmp_path / "in" / "a.jpg", exif=exif)
+    run(tmp_path, restorer, strip_metadata=True)
+    with Image.open(tmp_path / "out" / "a.jpg") as photo:
+        assert not len(photo.getexif())
+
+
+def test_rerun_keeps_what_is_done(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        picture().save(tmp_path / "in" / name)
+    (tmp_path / "in" / "bad.png").touch()
+    _, before = run(tmp_path, restorer)
+    stamp = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    (tmp_path / "out" / "b.png").unlink()
+    counts, after = run(tmp_path, restorer)
+    assert counts["kept"] == 1 and after == before
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == stamp
+    counts, _ = run(tmp_path, restorer, strength=0.5)  # another setting: done again
+    assert counts["kept"] == 0 and (tmp_path / "out" / "a.png").stat().st_mtime_ns != stamp
+    picture().rotate(90).save(tmp_path / "in" / "a.png")  # another photograph of that name
+    assert run(tmp_path, restorer, strength=0.5)[0]["kept"] == 1
+
+
+def test_foreign_files_are_not_overwritten(toy, restorer, found, tmp_path):
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+        picture().save(tmp_path / folder / "a.png")
+    mine = (tmp_path / "out" / "a.png").read_bytes()
+    counts, rows = run(tmp_path, restorer)
+    assert counts["failed"] == 1 and "--overwrite" in rows[0]["reason"]
+    assert (tmp_path / "out" / "a.png").read_bytes() == mine
+    with pytest.raises(ValueError, match="lies in"):
+        run(tmp_path, restorer, folder=".")
+
+
+def test_faces_are_chosen_from_left_to_right(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    found[:] = [face_at(20, 50, 20), face_at(48, 50, 30), face_at(80, 50, 16)]
+
+    def statuses(**options):
+        _, rows = run(tmp_path, restorer, **options)
+        return [row["status"][0] + row["reason"][:11] for row in rows]
+
+    assert statuses() == ["r", "r", "r"]
+    assert statuses(faces="largest") == ["snot chosen", "r", "snot chosen"]
+    assert statuses(faces="0,2") == ["r", "snot chosen", "r"]
+    assert statuses(min_face=18) == ["r", "r", "ssmaller tha"]
+    counts, _ = run(tmp_path, restorer, faces="7")
+    assert counts["unrestored"] == 1
+    with pytest.raises(ValueError, match="numbers like 0,2"):
+        PhotoOptions(faces="left")
+
+
+def test_one_failed_face_of_three(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    found[:] = [face_at(20, 50, 20), face_at(48, 50, 20), face_at(76, 50, 20)]
+    order = []
+
+    def change(image, generator):
+        if len(image) > 1:
+            raise RuntimeError("no batches")
+        order.append(0)
+        return image * torch.nan if len(order) == 2 else image
+
+    toy.change = change
+    counts, rows = run(tmp_path, restorer)
+    assert [row["status"] for row in rows] == ["restored", "failed", "restored"]
+    assert counts["failed"] == 1 and counts["restored"] == 1
+    assert len(list((tmp_path / "out" / "faces").iterdir())) == 4
+    assert run(tmp_path, restorer)[0]["kept"] == 0  # a failure is tried again
+
+
+def test_a_model_coarser_than_the_photograph_is_noted(toy, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    coarse = restore.without_weights("toy", "toy", {"size": 16}, size=16)
+    _, rows = run(tmp_path, coarse)
+    assert "the model has 16" in rows[0]["note"]
+    fine = restore.without_weights("toy", "toy", {"size": 64}, size=64)
+    _, rows = run(tmp_path, fine)
+    assert rows[0]["note"] == ""
+
+
+def test_scale_and_strength(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    toy.change = lambda image, generator: image * 0
+    run(tmp_path, restorer, scale=2)
+    photo = Image.open(tmp_path / "out" / "a.png")
+    assert photo.size == (2 * SIDE, 2 * SIDE) and photo.getpixel((97, 101)) == (0, 0, 0)
+    run(tmp_path, restorer, strength=0.0)
+    assert difference(Image.open(tmp_path / "out" / "a.png"), picture()) <= 3
+    with pytest.raises(ValueError, match="strength must be in"):
+        PhotoOptions(strength=2)
+    with pytest.raises(ValueError, match="scale must be"):
+        PhotoOptions(scale=3)
+
+
+def test_aligned_faces_need_no_detector(toy, restorer, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().resize((64, 64)).save(tmp_path / "in" / "a.png")
+    picture().crop((0, 0, 90, 60)).save(tmp_path / "in" / "wide.png")
+    _, rows = run(tmp_path, restorer, aligned=True)
+    assert [row["status"] for row in rows] == ["restored", "failed"]
+    assert difference(Image.open(tmp_path / "out" / "a.png"), picture().resize((64, 64))) == 0
+
+
+def test_identity_of_a_real_face(toy, restorer, resources, tmp_path):
+    root = resources("dlib_68", "dlib_resnet", "orl")
+    restorer.card.update(crop_scale=0.7)
+    photo = root / "orl" / "faces" / "s1" / "1.pgm"
+    toy.change = lambda image, generator: image * 0.95
+    counts = restore.restore_photos(
+        photo, tmp_path / "out", restorer, PhotoOptions(enlarge=4), root, progress=False
+    )
+    (row,) = rows_of(tmp_path / "out" / "restored.csv")
+    assert counts["restored"] == 1 and float(row["id_distance"]) < 0.3 and not row["note"]
+    with Image.open(photo) as before, Image.open(tmp_path / "out" / "1.pgm.png") as after:
+        assert after.mode == "L" and after.size == before.size
+        change = np.abs(np.asarray(before, float) - np.asarray(after, float))
+        assert 1 < change.mean() < 10  # 5 % darker in the face, untouched outside
+        assert (change[:, 0] == 0).all()
+
+
+def test_broken_photographs_say_why(tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(BadImage, match="not an image"):
+        restore.open_photo(tmp_path / "a.png")

@@ -1,0 +1,22 @@
+"""Degraded, restored and true faces of fixed ids -> one picture."""
+
+import argparse
+import json
+from pathlib import Path
+
+from frcore.faces.build import face_files, read_table
+from frcore.images import linked_folder
+from frcore.report import panel
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--titles", required=True, type=json.loads)
+parser.add_argument("--restored", required=True, nargs="+", type=Path)
+for name in ("degraded", "drawn", "table", "faces", "out"):
+    parser.add_argument(f"--{name}", required=True, type=Path)
+parser.add_argument("--n", required=True, type=int)
+a = parser.parse_args()
+
+ids = [row["id"] for row in read_table(a.drawn)][: a.n]
+with linked_folder(dict(face_files(a.table, a.faces, "test"))) as truth:
+    models = [(a.titles[folder.parts[-3]], folder) for folder in a.restored]
+    panel(ids, [("Degraded", a.degraded), *models, ("Truth", truth)], a.out)

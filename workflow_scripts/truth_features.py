@@ -1,0 +1,24 @@
+"""Truth of a dataset -> features and statistics that the set metrics compare with."""
+
+import argparse
+from pathlib import Path
+
+from frcore import assets
+from frcore.config import Protocol
+from frcore.faces.build import face_files
+from frcore.metrics.stage import write_truth
+from frcore.train import pick_device
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--protocol", required=True, type=Protocol.model_validate_json)
+parser.add_argument("--table", required=True, type=Path)
+parser.add_argument("--faces", required=True, type=Path)
+parser.add_argument("--limit", required=True, type=int)
+parser.add_argument("--resources", required=True, type=Path)
+parser.add_argument("--device", default="auto")
+parser.add_argument("--out", required=True, type=Path)
+a = parser.parse_args()
+
+test = face_files(a.table, a.faces, "test", a.limit)
+train = face_files(a.table, a.faces, "train")
+write_truth(test, train, a.protocol, assets.present(a.resources), a.out, pick_device(a.device))
