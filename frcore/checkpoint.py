@@ -37,6 +37,7 @@ def save_weights(
     header = {"card": json.dumps(card, sort_keys=True)}
     with atomic_output(path) as part:
         safetensors.torch.save_file(tensors, str(part), metadata=header)
+        part.chmod(0o644)  # it writes for its owner alone
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:

@@ -161,7 +161,7 @@ class Asset(Strict):
 class Protocol(Strict):
     """How a table is measured; protocols/NAME.yaml."""
 
-    title: str
+    title: str = ""
     metrics: tuple[str, ...]
     size: int = Field(64, ge=16)
     crop: int = Field(0, ge=0)  # border left out on each side, pixels
@@ -176,6 +176,13 @@ class Protocol(Strict):
             if name not in METRICS:
                 raise ValueError(f"unknown metric {name!r} {nearest(name, METRICS)}")
         return names
+
+    @model_validator(mode="after")
+    def _whole_frame(self):
+        cut = [name for name in self.metrics if name.startswith("id_dlib")]
+        if self.crop and cut:
+            raise ValueError(f"{cut} look at a fixed window of the whole frame: crop must be 0")
+        return self
 
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of everything that changes a number."""

@@ -31,6 +31,7 @@ SOURCES = ("measured", "official_weights", "published")
 PUBLISHED = ROOT / "protocols" / "published.csv"
 AS_PRINTED = "as printed"
 MODEL_NOTE = " | "
+NO_VALUE = "without a value"
 PUBLISHED_CAPTION = (
     "† Published numbers, as printed, under each paper's own protocol and data: not comparable "
     "with measured rows and not ranked."
@@ -41,6 +42,7 @@ PRINTED_HIGHER_IS_BETTER = {
     "IP": True, "Similarity": True, "iPrecision_k4": True, "user_preference_percent": True,
     "seconds": False,
 }  # fmt: skip
+TEX_COLUMNS = 7
 # Okabe and Ito's colours without yellow and black: told apart with every kind of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
@@ -204,7 +206,7 @@ def _mean_score(frame: pd.DataFrame, order: list[str], counts: np.ndarray) -> di
             return {"value": "", "n": 0, "note": common[0][0]}
         reasons = "; ".join(f"{text} ({count})" for text, count in common[:3])
         reasons += "; other reasons" * (len(common) > 3)
-        notes.append(f"{failed.sum()} of {len(order)} images failed: {reasons}")
+        notes.append(f"{failed.sum()} of {len(order)} images {NO_VALUE}: {reasons}")
     if failed.all():
         return {"value": "", "n": 0, "note": notes[0]}
     if infinite.any() and infinite.sum() + failed.sum() == len(values):
@@ -309,7 +311,7 @@ class _Cell:
     text: str  # value as printed
     spread: str = ""  # half of the interval
     mark: str = ""  # best | second
-    note: int = 0  # number of a footnote
+    notes: tuple[int, ...] = ()  # numbers of footnotes
 
 
 @dataclass
@@ -317,13 +319,14 @@ class _Row:
     title: str
     tag: str  # official weights, dagger or nothing
     cells: list[_Cell]
+    notes: tuple[int, ...] = ()
 
 
 @dataclass
 class _Table:
     heading: str
     groups: list[tuple[str, int]]  # spanning titles and how many columns each; [] for none
-    columns: list[tuple[str, str, int]]  # title, arrow, footnote
+    columns: list[tuple[str, str, tuple[int, ...]]]  # title, arrow, footnotes
     rows: list[_Row]
     published: bool
 
@@ -332,15 +335,13 @@ class _Table:
 class _Tables:
     tables: list[_Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # metrics without any value, and why
     captions: list[str] = field(default_factory=list)  # of measured, of published tables
 
-    def note(self, text: str) -> int:
-        """Number of the footnote with `text`, which is added once."""
-        if not text:
-            return 0
-        if text not in self.notes:
-            self.notes.append(text)
-        return self.notes.index(text) + 1
+    def note(self, *texts: str) -> tuple[int, ...]:
+        """Numbers of the footnotes with `texts`; each is added once, empty ones are left out."""
+        self.notes += [text for text in dict.fromkeys(texts) if text and text not in self.notes]
+        return tuple(self.notes.index(text) + 1 for text in texts if text)
 
 
 def comparison(
@@ -370,6 +371,12 @@ def _build_tables(scores: pd.DataFrame, titles: Mapping[str, str] | None) -> _Ta
     titles = _titles(ours, titles)
     metrics = list(dict.fromkeys(ours["metric"]))
     digits = {name: _digits(ours.loc[ours["metric"] == name, "value"]) for name in metrics}
+    for metric in metrics:
+        part = ours[ours["metric"] == metric]
+        if part["value"].isna().all():
+            reasons = dict.fromkeys(_own_note(note) or "no reason given" for note in part["note"])
+            built.absent.append(f"{METRICS[metric].title}: {'; '.join(reasons)}")
+    metrics = [name for name in metrics if not ours[ours["metric"] == name]["value"].isna().all()]
     for (protocol, dataset, degradation), group in ours.groupby(
         ["protocol", "dataset", "degradation"], sort=False
     ):
@@ -381,6 +388,11 @@ def _build_tables(scores: pd.DataFrame, titles: Mapping[str, str] | None) -> _Ta
         built.tables.append(_published_table(built, str(name), group))
     built.captions = [_caption(ours), "" if published.empty else PUBLISHED_CAPTION]
     return built
+
+
+def _own_note(note: str) -> str:
+    """The part of a row's note that concerns its number."""
+    return note.partition(MODEL_NOTE)[0]
 
 
 def _titles(ours: pd.DataFrame, titles: Mapping[str, str] | None) -> dict[str, str]:
@@ -408,7 +420,7 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
     columns, cells = [], {}
     for metric in metrics:
         part = group[group["metric"] == metric].set_index("model")
-        own = part["note"].str.split(MODEL_NOTE, regex=False).str[0]
+        own = part["note"].map(_own_note)
         most = part["n"].max()
         short = part["n"] < most
         # a remark that the whole column, or all its numbers, share belongs to the column
@@ -418,7 +430,7 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
             row = part.loc[model]
             if pd.isna(row["value"]):
                 reason = own[model] or "no reason given"
-                cell = _Cell("–", note=built.note("" if reason == shared else reason))
+                cell = _Cell("–", notes=built.note("" if reason == shared else reason))
             else:
                 cell = _Cell(_shown(row["value"], digits[metric]))
                 if pd.notna(row["ci_low"]) and math.isfinite(row["value"]):
@@ -428,7 +440,7 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
                     remark = f"mean over {row['n']:g} of {most:g} images, not ranked" + (
                         f": {own[model]}" if own[model] else ""
                     )
-                cell.note = built.note(remark)
+                cell.notes = built.note(remark)
             cells[model, metric] = cell
         rankable = [m for m in part.index if pd.notna(part["value"][m]) and not short[m]]
         _mark_best([cells[m, metric] for m in rankable], METRICS[metric].higher_is_better)
@@ -436,12 +448,14 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
             (METRICS[metric].title, _arrow(METRICS[metric].higher_is_better), built.note(shared))
         )
     tags = dict(zip(group["model"], group["source"]))
+    about = {m: note.partition(MODEL_NOTE)[2] for m, note in zip(group["model"], group["note"])}
     rows = [
         _Row(
             title,
             "official weights" if tags[model] == "official_weights" else "",
-            [cells.get((model, metric)) or _Cell("–", note=built.note("not measured"))
+            [cells.get((model, metric)) or _Cell("–", notes=built.note("not measured"))
              for metric in metrics],
+            built.note(about[model]),
         )
         for model, title in titles.items()
         if model in tags
@@ -456,7 +470,7 @@ def _published_table(built, name, group) -> _Table:
     sets = list(dict.fromkeys(zip(group["dataset"], group["degradation"])))
     places = dict.fromkeys(zip(group["dataset"], group["degradation"], group["metric"]))
     places = sorted(places, key=lambda place: sets.index(place[:2]))
-    remarks = group["note"].str.partition(": ")[2]
+    remarks = group["note"].str.partition(": ")[2].str.split("; ")
     columns, groups, cells = [], [], {}
     for place in places:
         dataset, degradation, metric = place
@@ -470,19 +484,21 @@ def _published_table(built, name, group) -> _Table:
             & (group["degradation"] == degradation)
             & (group["metric"] == metric)
         )
-        valued = remarks[here & (group["text"] != "")]
-        shared = valued.iloc[0] if len(valued) > 1 and valued.nunique() == 1 else ""
+        # what is remarked of all numbers of a column stands at its head
+        valued = [set(remarks[index]) for index in group.index[here] if group["text"][index]]
+        shared = set.intersection(*valued) if valued else set()
+        ordered = [text for index in group.index[here] for text in remarks[index] if text in shared]
         for index in group.index[here]:
-            remark = "" if remarks[index] == shared else remarks[index]
-            text = group["text"][index] or "–"
-            cells[group["model"][index], place] = _Cell(text, note=built.note(remark))
+            own = [text for text in remarks[index] if text not in shared]
+            cell = _Cell(group["text"][index] or "–", notes=built.note(*own))
+            cells[group["model"][index], place] = cell
         arrow = _arrow(PRINTED_HIGHER_IS_BETTER.get(metric))
-        columns.append((metric.replace("_", " "), arrow, built.note(shared)))
+        columns.append((metric.replace("_", " "), arrow, built.note(*dict.fromkeys(ordered))))
     rows = [
         _Row(
             model,
             "†",
-            [cells.get((model, place)) or _Cell("–", note=built.note("not in the table"))
+            [cells.get((model, place)) or _Cell("–", notes=built.note("not in the table"))
              for place in places],
         )
         for model in dict.fromkeys(group["model"])
@@ -569,16 +585,20 @@ def _table_markdown(built: _Tables) -> str:
             for cell in row.cells:
                 value = {"best": "**{}**", "second": "<ins>{}</ins>"}.get(cell.mark, "{}")
                 spread = f" ± {cell.spread}" if cell.spread else ""
-                shown.append(value.format(cell.text) + spread + _sup(cell.note))
-            lines.append(f"| {_md(row.title)}{tag} | {' | '.join(shown)} |")
+                shown.append(value.format(cell.text) + spread + _sup(cell.notes))
+            title = f"{_md(row.title)}{tag}{_sup(row.notes)}"
+            lines.append(f"| {title} | {' | '.join(shown)} |")
         lines.append("")
     lines += [_md(" ".join(filter(None, built.captions))), ""]
     lines += [f"{number}. {_md(text)}" for number, text in enumerate(built.notes, 1)]
+    if built.absent:
+        lines += ["", "Without a value in every row, hence without a column:", ""]
+        lines += [f"- {_md(text)}" for text in built.absent]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _sup(note: int) -> str:
-    return f"<sup>{note}</sup>" if note else ""
+def _sup(notes: Sequence[int]) -> str:
+    return f"<sup>{','.join(map(str, notes))}</sup>" if notes else ""
 
 
 def _md(text: str) -> str:
@@ -592,47 +612,61 @@ def _table_latex(built: _Tables) -> str:
     lines = ["% \\usepackage{booktabs}"]
     for table in built.tables:
         used = sorted(
-            {note for row in table.rows for cell in row.cells for note in [cell.note] if note}
-            | {column[2] for column in table.columns if column[2]}
+            {note for row in table.rows for cell in row.cells for note in cell.notes}
+            | {note for column in table.columns for note in column[2]}
+            | {note for row in table.rows for note in row.notes}
         )
         caption = built.captions[table.published]
         lines += ["\\begin{table*}[t]", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"]
         lines.append(f"\\caption{{{_tex(table.heading)}. {_tex(caption)}}}")
-        lines += [f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}", "\\toprule"]
-        if table.groups:
-            spans, rules, start = [], [], 2
-            for name, width in table.groups:
-                spans.append(f"\\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
-                rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
-                start += width
-            lines += [f" & {' & '.join(spans)} \\\\", " ".join(rules)]
-        titles = []
-        for title, arrow, note in table.columns:
-            # "NIQE refit (32 px blocks)" in two lines, or seven metrics do not fit a page
-            lines_of_title = [_tex(part) for part in title.replace(" (", "\n(").split("\n")]
-            lines_of_title[-1] += f" {_tex(arrow)}" * bool(arrow) + _tex_sup(note)
-            stacked = "\\shortstack[r]{" + " \\\\ ".join(lines_of_title) + "}"
-            titles.append(stacked if len(lines_of_title) > 1 else lines_of_title[0])
-        lines += [f"model & {' & '.join(titles)} \\\\", "\\midrule"]
-        for row in table.rows:
-            tag = _tex(row.tag) if row.tag == "†" else f" ({_tex(row.tag)})" * bool(row.tag)
-            shown = []
-            for cell in row.cells:
-                value = {"best": "\\textbf{%s}", "second": "\\underline{%s}"}.get(cell.mark, "%s")
-                spread = f"{{\\scriptsize\\,$\\pm$\\,{cell.spread}}}" if cell.spread else ""
-                shown.append(value % _tex(cell.text) + spread + _tex_sup(cell.note))
-            lines.append(f"{_tex(row.title)}{tag} & {' & '.join(shown)} \\\\")
-        lines += ["\\bottomrule", "\\end{tabular}"]
+        # published tables are as wide as in their papers; ours break after seven metrics
+        part = len(table.columns) if table.published else TEX_COLUMNS
+        for start in range(0, len(table.columns), part):
+            lines += ["", "\\medskip"] * (start > 0)
+            lines += _tabular(table, start, start + part)
         if used:
             texts = [f"$^{{{number}}}$ {_tex(built.notes[number - 1])}" for number in used]
             # the blank line ends the tabular's paragraph, \par keeps the small line spacing
             lines += ["", f"\\smallskip\\parbox{{\\linewidth}}{{\\scriptsize {'; '.join(texts)}.}}"]
+        if built.absent and not table.published:
+            absent = f"Without a value in every row: {'. '.join(built.absent)}."
+            lines += ["", f"\\smallskip\\parbox{{\\linewidth}}{{\\scriptsize {_tex(absent)}}}"]
         lines += ["\\end{table*}", ""]
     return "\n".join(lines)
 
 
-def _tex_sup(note: int) -> str:
-    return f"$^{{{note}}}$" if note else ""
+def _tabular(table: _Table, start: int, stop: int) -> list[str]:
+    """Lines of the tabular with columns start to stop; groups are only in tables of one part."""
+    columns = table.columns[start:stop]
+    lines = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule"]
+    if table.groups:
+        spans, rules, first = [], [], 2
+        for name, width in table.groups:
+            spans.append(f"\\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
+            rules.append(f"\\cmidrule(lr){{{first}-{first + width - 1}}}")
+            first += width
+        lines += [f" & {' & '.join(spans)} \\\\", " ".join(rules)]
+    titles = []
+    for title, arrow, notes in columns:
+        # "NIQE refit (32 px blocks)" in two lines, or seven metrics do not fit a page
+        words = [_tex(part) for part in title.replace(" (", "\n(").split("\n")]
+        words[-1] += f" {_tex(arrow)}" * bool(arrow) + _tex_sup(notes)
+        stacked = "\\shortstack[r]{" + " \\\\ ".join(words) + "}"
+        titles.append(stacked if len(words) > 1 else words[0])
+    lines += [f"model & {' & '.join(titles)} \\\\", "\\midrule"]
+    for row in table.rows:
+        tag = _tex(row.tag) if row.tag == "†" else f" ({_tex(row.tag)})" * bool(row.tag)
+        shown = []
+        for cell in row.cells[start:stop]:
+            value = {"best": "\\textbf{%s}", "second": "\\underline{%s}"}.get(cell.mark, "%s")
+            spread = f"{{\\scriptsize\\,$\\pm$\\,{cell.spread}}}" if cell.spread else ""
+            shown.append(value % _tex(cell.text) + spread + _tex_sup(cell.notes))
+        lines.append(f"{_tex(row.title)}{tag}{_tex_sup(row.notes)} & {' & '.join(shown)} \\\\")
+    return [*lines, "\\bottomrule", "\\end{tabular}"]
+
+
+def _tex_sup(notes: Sequence[int]) -> str:
+    return f"$^{{{','.join(map(str, notes))}}}$" if notes else ""
 
 
 def _tex(text: str) -> str:
@@ -667,6 +701,14 @@ def plot_scores(
     ours = ours[ours["metric"] == metric]
     if ours.empty:
         raise ValueError(f"no measured {metric} {nearest(metric, set(scores['metric']))}")
+    if ours["value"].isna().all():
+        reasons = "; ".join(dict.fromkeys(_own_note(note) for note in ours["note"]))
+        figure = _figure(6.5, 0.5)
+        figure.text(
+            0.01, 0.5, f"{METRICS[metric].title}: no value ({reasons})", va="center", size=9
+        )
+        _save(figure, out_png, out_svg)
+        return
     groups = list(ours.groupby(["dataset", "degradation"], sort=False))
     down = math.ceil(len(groups) / 3)
     across = math.ceil(len(groups) / down)
@@ -696,8 +738,6 @@ def plot_scores(
         axis.tick_params(axis="both", length=0)
         axis.tick_params(axis="x", labelbottom=True)
         axis.locator_params(axis="x", nbins=6)
-        if not np.isfinite(ours["value"]).any():
-            axis.set_xticks([])
         axis.grid(axis="x", color="0.9", lw=0.8)
         axis.grid(axis="y", color="0.95", lw=0.8)
     unit = f", {row.unit}" if row.unit else ""
@@ -941,15 +981,16 @@ def html_report(
         name: pd.read_csv(path, dtype=str, keep_default_na=False)
         for name, path in (quarantine or {}).items()
     }
+    pictures = _figures_html(figures.get("panels"))
     sections = [
         ("run", "What was run", _run_html(config, protocol, protocol_name, command)),
         ("results", "Results", _tables_html(tables)),
-        ("plots", "Scores with intervals", _figures_html(figures.get("scores"), "plot")),
-        ("faces", "Faces side by side", _figures_html(figures.get("panels"), "pixels")),
+        ("plots", "Scores with intervals", _figures_html(figures.get("scores"))),
+        ("faces", "Faces side by side", pictures and f'<p class="caption">{NOTICE}</p>{pictures}'),
         ("data", "Data", _datasets_html(config, faces or {}, rejected)),
         ("degradations", "Degradations", _degradations_html(config, sheets or {})),
         ("models", "Models", _models_html(config, titles, read)),
-        ("training", "Training", _figures_html(figures.get("training"), "plot")),
+        ("training", "Training", _figures_html(figures.get("training"))),
         ("failures", "What failed or was left out", _failures_html(ours, titles, rejected)),
         ("licences", "Licences", _markdown_html(Path(licences)) if licences else ""),
     ]
@@ -1062,6 +1103,8 @@ def _tables_html(built: _Tables) -> str:
     text = ""
     for number, table in enumerate(built.tables, 1):
         titles = "".join(_title_cell(*column) for column in table.columns)
+        # many columns: the interval goes under the value, so that the table fits the page
+        stacked = " stacked" * (len(table.columns) > 7 and not table.published)
         head = f'<tr><th scope="col">Model</th>{titles}</tr>'
         if table.groups:
             spans = "".join(
@@ -1071,50 +1114,62 @@ def _tables_html(built: _Tables) -> str:
             head = f'<tr class="span"><td></td>{spans}</tr>{head}'
         rows = []
         for row in table.rows:
-            tag = f" {row.tag}" if row.tag == "†" else f' <i class="tag">{_esc(row.tag)}</i>'
+            tag = "&nbsp;†" if row.tag == "†" else f' <i class="tag">{_esc(row.tag)}</i>'
             cells = []
             for cell in row.cells:
                 value = {"best": "<b>{}</b>", "second": "<u>{}</u>"}.get(cell.mark, "{}")
                 spread = f' <span class="pm">± {cell.spread}</span>' if cell.spread else ""
-                cells.append(value.format(_esc(cell.text)) + spread + _html_note(cell.note))
-            rows.append(f"<tr>{_cells([_esc(row.title) + tag * bool(row.tag), *cells])}</tr>")
+                cells.append(value.format(_esc(cell.text)) + _html_notes(cell.notes) + spread)
+            title = _esc(row.title) + tag * bool(row.tag) + _html_notes(row.notes)
+            rows.append(f"<tr>{_cells([title, *cells])}</tr>")
         text += (
             f'<figure class="table"><figcaption><b>Table {number}.</b> {_esc(table.heading)}'
-            f'</figcaption><div class="scroll numbers"><table><thead>{head}</thead>'
+            f'</figcaption><div class="scroll numbers{stacked}"><table><thead>{head}</thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
         )
     notes = "".join(f'<li id="note-{n}">{_esc(t)}</li>' for n, t in enumerate(built.notes, 1))
     notes = f'<ol class="notes">{notes}</ol>' if notes else ""
+    if built.absent:
+        absent = "".join(f"<li>{_esc(text)}</li>" for text in built.absent)
+        notes += (
+            '<p class="caption">Without a value in every row, hence without a column:</p>'
+            f'<ul class="notes">{absent}</ul>'
+        )
     captions = "".join(f'<p class="caption">{_esc(text)}</p>' for text in built.captions if text)
     return f"{captions}{text}{notes}"
 
 
-def _title_cell(title: str, arrow: str, note: int) -> str:
+def _title_cell(title: str, arrow: str, notes: Sequence[int]) -> str:
     """Header cell whose arrow and footnote stay on the line of the title's last word."""
     start, _, last = title.rpartition(" ")
     end = f"{_esc(last)}&nbsp;{arrow}" if arrow else _esc(last)
-    return f'<th scope="col">{_esc(start)} <span class="end">{end}{_html_note(note)}</span></th>'
+    return f'<th scope="col">{_esc(start)} <span class="end">{end}{_html_notes(notes)}</span></th>'
 
 
-def _html_note(note: int) -> str:
-    return f'<sup><a href="#note-{note}">{note}</a></sup>' if note else ""
+def _html_notes(notes: Sequence[int]) -> str:
+    links = ",".join(f'<a href="#note-{note}">{note}</a>' for note in notes)
+    return f"<sup>{links}</sup>" if links else ""
 
 
-def _figures_html(figures: Sequence[tuple[str | Path, str]] | None, kind: str) -> str:
-    return "".join(_figure_html(path, caption, kind) for path, caption in figures or ())
+def _figures_html(figures: Sequence[tuple[str | Path, str]] | None) -> str:
+    return "".join(_figure_html(path, caption) for path, caption in figures or ())
 
 
-def _figure_html(path: str | Path, caption: str, kind: str) -> str:
+def _figure_html(path: str | Path, caption: str) -> str:
     from PIL import Image
 
     with Image.open(path) as opened:
         width, height = opened.size
+        dpi = round(opened.info.get("dpi", (0, 0))[0])
     data = base64.b64encode(Path(path).read_bytes()).decode()
-    # plots are drawn at 150 dpi and shown at 100; pictures of pixels are shown as they are
-    shown = round(width / 1.5) if kind == "plot" else width
+    # plots carry their resolution and are shown at 100 dpi; small pictures in whole pixels
+    enlarged = 1 if dpi else max(1, 640 // width)
+    shown = f"width:{round(width * 100 / dpi) if dpi else width * enlarged}px"
+    shown += ";image-rendering:pixelated" * (enlarged > 1)
+    kind = "plot" if dpi else "pixels"
     return (
         f'<figure class="{kind}"><div class="paper"><img alt="{_esc(caption)}" width="{width}" '
-        f'height="{height}" style="width:{shown}px" src="data:image/png;base64,{data}"></div>'
+        f'height="{height}" style="{shown}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{_esc(caption)}</figcaption></figure>"
     )
 
@@ -1161,13 +1216,15 @@ def _degradations_html(config: Config, sheets: Mapping) -> str:
     for name in config.run.degradations:
         recipe = config.degradations[name]
         steps = "".join(_step_html(step.model_dump(mode="json")) for step in recipe.steps)
-        about = ". ".join(filter(None, [recipe.description.rstrip("."), f"{recipe.size} px"]))
+        about = ". ".join(
+            filter(None, [recipe.description.rstrip("."), f"Faces of {recipe.size} px"])
+        )
         if recipe.source:
             about += f". Source: {recipe.source}"
         text += f"<h3><code>{_esc(name)}</code></h3><p>{_esc(about)}</p>"
         text += f'<ol class="steps">{steps}</ol>'
         if name in sheets:
-            text += _figure_html(sheets[name], f"Faces degraded by {name}, as measured.", "pixels")
+            text += _figure_html(sheets[name], f"Faces degraded by {name}.")
     return text
 
 
@@ -1217,12 +1274,11 @@ def _models_html(config: Config, titles: Mapping[str, str], cards: Mapping) -> s
                 "<br>".join(_esc(fact) for fact in facts if fact) or "–",
             )
         )
-        known = {k: v for k, v in card.items() if v not in (None, "", [], {})} or {
-            "settings": entry.settings
-        }
+        known = {k: v for k, v in (card or entry.settings).items() if v not in (None, "", [], {})}
+        what = " and the weights' card" if card else " and settings" if known else ""
         listed = "".join(f"<dt>{_esc(k)}</dt><dd>{_setting(v)}</dd>" for k, v in known.items())
         details += (
-            f"<details><summary>{_esc(title)}: weights' card</summary>"
+            f"<details><summary>{_esc(title)}: paper{what}</summary>"
             f'<p>{_esc(row.paper)}</p><dl class="pairs">{listed}</dl></details>'
         )
     head = ["Model", "Parameters", "Images seen", "Started from", "Seed", "Licence", "Made"]
@@ -1230,12 +1286,18 @@ def _models_html(config: Config, titles: Mapping[str, str], cards: Mapping) -> s
 
 
 def _failures_html(ours: pd.DataFrame, titles: Mapping[str, str], rejected: Mapping) -> str:
-    found: dict[tuple, list[str]] = {}
+    places: dict[tuple[str, str], list] = {}
     for row in ours.itertuples(index=False):
-        reason = row.note.split(MODEL_NOTE)[0]
-        if math.isnan(row.value) or "failed" in reason:
-            key = (titles[row.model], row.dataset, row.degradation, reason)
-            found.setdefault(key, []).append(METRICS[row.metric].title)
+        reason = _own_note(row.note)
+        if math.isnan(row.value) or NO_VALUE in reason:
+            place = (titles[row.model], row.dataset, row.degradation)
+            places.setdefault((METRICS[row.metric].title, reason), []).append(place)
+    everywhere = len(ours[["model", "dataset", "degradation"]].drop_duplicates())
+    found: dict[tuple, list[str]] = {}
+    for (metric, reason), where in places.items():
+        where = [("all", "all", "all")] if len(where) == everywhere else where
+        for place in where:
+            found.setdefault((*place, reason), []).append(metric)
     head = ["Model", "Dataset", "Degradation", "Metrics", "Why"]
     rows = [
         [_esc(text) for text in (*key[:3], ", ".join(metrics), key[3])]
@@ -1304,14 +1366,15 @@ p{margin:.5rem 0;max-width:46rem}
 a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
 code{font:.88em/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 overflow-wrap:anywhere}
+td code,th code{white-space:nowrap}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.2rem,1fr));gap:1px;
-margin:28px 0 36px;background:var(--line);border:1px solid var(--line)}
+margin:28px 1px 36px}
 .facts div{display:flex;flex-direction:column-reverse;justify-content:flex-end;padding:12px 14px;
-background:var(--back)}
+box-shadow:0 0 0 1px var(--line)}
 .facts dd{margin:0;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums;
 line-height:1.25}
 .facts dt{color:var(--soft);font-size:.8rem;line-height:1.3}
-.page{display:grid;grid-template-columns:11.5rem minmax(0,1fr);gap:44px;align-items:start}
+.page{display:grid;grid-template-columns:10.5rem minmax(0,1fr);gap:32px;align-items:start}
 nav{position:sticky;top:0;padding-top:1rem;font-size:.88rem}
 nav ol{list-style:none;margin:0;padding:0}
 nav li{margin:0 0 .45rem;line-height:1.3}
@@ -1337,13 +1400,17 @@ tbody tr:hover>*{background:var(--tint)}
 .numbers th+th,.numbers td,.last td:last-child,.last th:last-child{text-align:right;
 white-space:nowrap}
 .numbers thead tr.span th{text-align:center}
-.numbers th,.numbers td{padding-left:.5rem;padding-right:.5rem}
+.numbers table{font-size:.85rem}
+.numbers th,.numbers td{padding-left:.45rem;padding-right:.45rem}
 .numbers tbody th,.end{white-space:nowrap}
 .numbers thead th+th{white-space:normal}
 .data th,.data td{white-space:nowrap}
 .data td:last-child{white-space:normal;min-width:12rem}
 .data td:nth-child(n+3):nth-child(-n+8),.data th:nth-child(n+3):nth-child(-n+8){text-align:right}
 .text td:last-child{min-width:12rem}
+.stacked .pm{display:block}
+.stacked th,.stacked td{padding-left:.3rem;padding-right:.3rem}
+.stacked thead th{font-size:.8rem}
 .pm{color:var(--soft);font-size:.92em}
 u{text-decoration-thickness:1.5px;text-underline-offset:3px}
 sup{font-size:.7em;line-height:0;margin-left:.1em}
@@ -1352,10 +1419,10 @@ figure{margin:1.6rem 0 2.2rem}
 figcaption,.caption{color:var(--soft);font-size:.88rem;line-height:1.45;max-width:52rem}
 figure.table figcaption{margin-bottom:.45rem}
 figcaption b{color:var(--ink);font-weight:600}
-.paper{overflow:auto;width:fit-content;max-width:100%;background:var(--paper);border:1px solid var(--line);padding:10px;
+.paper{overflow:auto;width:fit-content;max-width:100%;background:var(--paper);
+border:1px solid var(--line);padding:10px;
 margin-bottom:.5rem}
 .paper img{display:block;max-width:100%;height:auto}
-.pixels .paper img{min-width:min(100%,640px)}
 .notes{margin:.6rem 0;padding-left:1.5rem;color:var(--soft);font-size:.84rem}
 .notes li:target{color:var(--ink);background:var(--tint)}
 .steps{margin:.4rem 0 1rem;padding-left:1.4rem;font-size:.92rem}
@@ -1371,5 +1438,6 @@ header{padding-top:28px}h1{font-size:1.6rem}.pairs{grid-template-columns:1fr;gap
 th,td{padding:.4rem .5rem}.numbers tbody th{white-space:normal;min-width:7rem}}
 @media print{nav{display:none}.page{display:block}.scroll{max-height:none;overflow:visible}
 thead th,tbody th{position:static}body{font-size:10.5pt}section{margin-bottom:1.6rem}
+.plot .paper img{max-height:10.5cm;width:auto!important}
 figure,tr{break-inside:avoid}h2,h3{break-after:avoid}details>*{display:block}}
 """.strip()

@@ -294,6 +294,7 @@ def train_model(
         init=init,
         device=device,
         helpers={role: settings.model_dump()[role] for role in helpers},
+        size=settings.size,
         **card,
     )
     with atomic_output(out / "history.csv") as part:

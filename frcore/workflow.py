@@ -3,6 +3,7 @@
 Everything here is a function of the configuration alone, so that the rules stay free of logic.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -188,6 +189,7 @@ def open_plan(data: Mapping, root: Path) -> Plan:
         protocol = load_protocol(config.run.protocol, root / "protocols")
         catalogue = assets.catalogue(config.assets)
         _check_settings(config)
+        _check_published(config, root)
         _check_paths(config)
     except ConfigError as error:
         # Snakemake would print a traceback of the Snakefile around an exception
@@ -217,6 +219,16 @@ def settings_fields(module: str) -> list[str]:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
             return [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]
     raise ValueError(f"{module} has no class Settings")
+
+
+def _check_published(config: Config, root: Path) -> None:
+    """Names of published tables: a paper, or a paper and its table ("PSFR-GAN T1")."""
+    with open(root / "protocols" / "published.csv", newline="", encoding="utf-8") as opened:
+        rows = [(row["paper"], f"{row['paper']} {row['table']}") for row in csv.DictReader(opened)]
+    known = {name for row in rows for name in row}
+    wrong = [name for name in config.run.published if name not in known]
+    if wrong:
+        raise ConfigError([f"run.published: no table {n!r} {nearest(n, known)}" for n in wrong])
 
 
 def _check_paths(config: Config) -> None:
@@ -306,6 +318,41 @@ def queued_jobs(folder: Path, prefix: str = "fr_") -> list[str]:
         and row[1].startswith(prefix)
         and Path(row[2]).resolve() == folder.resolve()
     ]
+
+
+def clear_after_kill(folder: str | Path) -> None:
+    """Stop the jobs that a killed Snakemake left running in `folder`, and remove its lock.
+
+    Nothing is touched while a Snakemake is alive there: then SystemExit says so.
+    """
+    import psutil
+
+    folder = Path(folder).resolve()
+    here = [p for p in psutil.process_iter(["cmdline", "cwd"]) if _works_in(p, folder)]
+    if any(_is_snakemake(process) for process in here):
+        raise SystemExit(f"another run is going on in {folder}; wait for it or stop it first")
+    orphans = [
+        process
+        for process in here
+        if "workflow_scripts/" in " ".join(process.info["cmdline"]) and process.pid != os.getpid()
+        and "after_kill.py" not in " ".join(process.info["cmdline"])
+    ]
+    for process in orphans:
+        print(f"stopping a job of a killed run: {' '.join(process.info['cmdline'])[:120]}")
+        process.terminate()  # a training saves its state
+    for process in psutil.wait_procs(orphans, timeout=60)[1]:
+        process.kill()
+    shutil.rmtree(folder / ".snakemake" / "locks", ignore_errors=True)
+
+
+def _works_in(process, folder: Path) -> bool:
+    # cmdline and cwd are None for processes of others
+    return bool(process.info["cmdline"]) and process.info["cwd"] == str(folder)
+
+
+def _is_snakemake(process) -> bool:
+    words = process.info["cmdline"][:3]
+    return any(Path(word).name == "snakemake" for word in words) or words[1:3] == ["-m", "snakemake"]
 
 
 def folder_digest(folder: str | Path) -> str:

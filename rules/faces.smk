@@ -78,9 +78,8 @@ rule parse_faces:
         spec=lambda wc: PLAN.dataset_spec(wc.dataset, ["labels"]),
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         parser=lambda wc: " ".join(f"--parser '{path}'" for path in parser_weights(wc.dataset)),
-        root=RES,
         code=code_hash("frcore.faces.build", "frcore.helpers.parsing"),
     shell:
-        "python {SCRIPTS}/parse_faces.py --name {wildcards.dataset} --spec {params.spec:q}"
-        " --table {input.table:q} --faces {params.faces:q} --resources {params.root:q}"
+        "python {SCRIPTS}/parse_faces.py --spec {params.spec:q}"
+        " --table {input.table:q} --faces {params.faces:q}"
         " {params.parser} --out {output:q} > {log} 2>&1"

@@ -1,5 +1,6 @@
 """Photographs -> faces -> parsing maps -> back into the photograph."""
 
+import doctest
 import hashlib
 import os
 import re
@@ -20,18 +21,18 @@ from frcore.images import BadImage, read_image, read_photo
 from frcore.seeds import torch_generator
 
 # SHA-256 of the pixels of the generator's first samples, seed 0
-DIGIFACE = """
-58dc90c44a8bca011d768b0c976f558e98b57841a3dfaaa2856af9f47f27bfde
-d1cd7917602e7749bee3baab5f2da81291f7db25fe420c6b225f37bd4e0dbf98
-91cca5323603fc475f848887c670745a87a1ca450779899e3fc1b6d8262ae119
-fa1d345af71a1cc46170c3496c8ecd116571c008d3e0f5977116b2459199238f
-84283de3242c81c595138325c91aefde9abbd0dbe728ef94a00f59a79c996595
-23ef2ed7060ecf210e4379a9878ec727f62697097cbe2b776be58a00d655473d
-25c3830434984c80ca0a6b9c0f2f49e13c709f37c56731afc05a2bc5b70dec85
-c5454d085598b017a091847af94ca22d1bb77ac6aa549ffc43554e3e76365f61
-0817f0d56b3caa3ee17d4772971b72b919bfbe98a035175e6e01da194a17349b
-f84189d20f5d3e631f89cdf755153bce852e6f6a5c806623a438891536b31c38
-""".split()
+DIGIFACE = [
+    "58dc90c44a8bca011d768b0c976f558e98b57841a3dfaaa2856af9f47f27bfde",
+    "d1cd7917602e7749bee3baab5f2da81291f7db25fe420c6b225f37bd4e0dbf98",
+    "91cca5323603fc475f848887c670745a87a1ca450779899e3fc1b6d8262ae119",
+    "fa1d345af71a1cc46170c3496c8ecd116571c008d3e0f5977116b2459199238f",
+    "84283de3242c81c595138325c91aefde9abbd0dbe728ef94a00f59a79c996595",
+    "23ef2ed7060ecf210e4379a9878ec727f62697097cbe2b776be58a00d655473d",
+    "25c3830434984c80ca0a6b9c0f2f49e13c709f37c56731afc05a2bc5b70dec85",
+    "c5454d085598b017a091847af94ca22d1bb77ac6aa549ffc43554e3e76365f61",
+    "0817f0d56b3caa3ee17d4772971b72b919bfbe98a035175e6e01da194a17349b",
+    "f84189d20f5d3e631f89cdf755153bce852e6f6a5c806623a438891536b31c38",
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,12 @@ def run_stage(folder, assets, dataset, seed=0):
     return build.read_table(out[0]), build.read_table(out[1]), summary
 
 
+@pytest.mark.parametrize("module", [sources, align])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
+
+
 # sources
 
 
@@ -87,7 +94,7 @@ def test_digiface_samples_are_recorded(digiface):
 
 def test_digiface_equals_torchs_own_layers(digiface):
     """Independent reference: the same network of nn.ConvTranspose2d and nn.BatchNorm2d."""
-    state = torch.load(digiface, weights_only=True)["netG_state_dict"]
+    state = torch.load(digiface, map_location="cpu", weights_only=True)["netG_state_dict"]
     layers = []
     for before, after in ((100, 512), (512, 256), (256, 128), (128, 64), (64, 3)):
         stride = (1, 0) if before == 100 else (2, 1)
@@ -146,10 +153,14 @@ def test_shards_are_contiguous_and_balanced(length, n):
         sources.shard(range(length), n, n)
 
 
-NAMES = (
-    "a.png a.jpg A.png b/a.png b_a.png b-a.png c/a.png Été.jpg Ete.jpg 写真.jpg 照片.jpg 👵🏽.png "
-    "sub.dir/x.y.png .hidden/z.png b/.secret.jpg notes.txt no_suffix"
-).split() + ["with space.jpg", "with  space.jpg", "x" * 240 + ".jpg", "ends.in.dot..png"]
+# fmt: off
+NAMES = [
+    "a.png", "a.jpg", "A.png", "b/a.png", "b_a.png", "b-a.png", "c/a.png", "Été.jpg", "Ete.jpg",
+    "写真.jpg", "照片.jpg", "👵🏽.png", "sub.dir/x.y.png", ".hidden/z.png", "b/.secret.jpg",
+    "notes.txt", "no_suffix", "with space.jpg", "with  space.jpg", "x" * 240 + ".jpg",
+    "ends.in.dot..png",
+]
+# fmt: on
 
 
 def fill(folder, names):
@@ -302,9 +313,9 @@ def test_eyes_land_at_the_predicted_place(landmarks, size, crop_scale, crop_shif
         square = align.crop_square(moved, crop_scale, crop_shift)
         transform = align.square_transform(square, size)
         left, right, mouth = align.eyes_and_mouth(align.apply_transform(transform, moved))
-        np.testing.assert_allclose(left, expected[0], atol=0.025 * size)
-        np.testing.assert_allclose(right, expected[1], atol=0.025 * size)
-        np.testing.assert_allclose(mouth, expected[2], atol=0.06 * size)
+        np.testing.assert_allclose(left, expected[0], atol=0.025 * size / crop_scale)
+        np.testing.assert_allclose(right, expected[1], atol=0.025 * size / crop_scale)
+        np.testing.assert_allclose(mouth, expected[2], atol=0.06 * size / crop_scale)
         # exact: the crop's centre is `crop_shift` below the eyes
         centre = (left + right) / 2 + crop_shift * (mouth - (left + right) / 2)
         np.testing.assert_allclose(centre, (size - 1) / 2, atol=1e-6)
@@ -512,7 +523,7 @@ def test_celebamask_later_parts_overwrite(tmp_path):
 
 
 def psnr(a, b):
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
@@ -623,7 +634,7 @@ def png_bomb():
 
 
 def torture_folder(folder, portrait):
-    """Write the photographs that people have -> (good: name -> is coloured, bad: name -> reason)."""
+    """Write what people have -> (good: name -> is coloured, bad: name -> reason)."""
     good, bad = {}, {}
 
     def save(name, image, coloured=True, **options):
@@ -703,7 +714,7 @@ def torture(tmp_path_factory, resources, portrait):
 
 
 def test_good_photographs_become_faces_and_bad_ones_are_listed(torture):
-    folder, out, _, good, bad, faces, quarantine, summary = torture
+    folder, _, _, good, bad, faces, quarantine, summary = torture
     assert {row["photo"] for row in faces} == set(good)
     assert len(faces) == len(good)
     reasons = {row["photo"]: row["reason"] for row in quarantine}
@@ -738,7 +749,7 @@ def test_every_kind_of_file_gives_the_same_face(torture):
 
 def test_rows_hold_what_pasting_needs(torture):
     """The table alone leads from the photograph to the face."""
-    folder, out, dataset, *_, faces, _, _ = torture
+    folder, out, *_, faces, _, _ = torture
     assert list(faces[0]) == list(build.FACE_COLUMNS)
     assert [row["id"] for row in faces] == sorted(row["id"] for row in faces)
     row = next(row for row in faces if row["photo"] == "exif/6.jpg")
@@ -766,14 +777,17 @@ def test_shards_do_not_change_the_result(torture, tmp_path, resources):
     _, out, dataset, *_ = torture
     run_stage(tmp_path, resources("dlib_68"), dataset.model_copy(update={"shards": 1}))
     for name in ("faces.csv", "quarantine.csv"):
-        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+        one, three = (build.read_table(folder / name) for folder in (tmp_path, out))
+        for row in one + three:
+            row.pop("shard", None)
+        assert one == three
     for path in out.glob("0*/*.png"):
         assert (tmp_path / "0000" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_parsing_maps_of_the_stage(torture, tmp_path, resources):
+def test_parsing_maps_of_the_stage(torture, tmp_path):
     _, out, dataset, *_, faces, _, _ = torture
-    build.parse_faces("toy", dataset, out / "faces.csv", out, tmp_path / "maps", resources())
+    build.parse_faces("toy", dataset, out / "faces.csv", tmp_path / "maps")
     assert {path.stem for path in (tmp_path / "maps").iterdir()} == {row["id"] for row in faces}
     with Image.open(tmp_path / "maps" / f"{faces[0]['id']}.png") as image:
         assert image.mode == "L" and image.size == (64, 64)
@@ -905,13 +919,11 @@ def test_aligned_photographs_are_only_resized(astronaut, landmarks, tmp_path, re
     faces, _, _ = run_stage(tmp_path / "b", tmp_path / "no_assets", dataset)
     assert sorted(row["photo"] for row in faces) == ["00003.png", "plain.png"]
     with pytest.raises(ValueError, match="named by their number"):
-        build.parse_faces(
-            "toy", dataset, tmp_path / "b/faces.csv", tmp_path, tmp_path / "m", tmp_path
-        )  # fmt: skip
+        build.parse_faces("toy", dataset, tmp_path / "b/faces.csv", tmp_path / "m")
     assert not (tmp_path / "m").exists()
     (folder / "plain.png").unlink()
     run_stage(tmp_path / "b", tmp_path / "no_assets", dataset)
-    build.parse_faces("toy", dataset, tmp_path / "b/faces.csv", tmp_path, tmp_path / "m", tmp_path)
+    build.parse_faces("toy", dataset, tmp_path / "b/faces.csv", tmp_path / "m")
     (path,) = (tmp_path / "m").iterdir()
     labels = np.asarray(Image.open(path))
     assert labels.shape == (128, 128)
@@ -932,12 +944,12 @@ def test_labels_are_cut_like_the_photograph(tmp_path):
     dataset = Dataset(
         source="folder", path="x", labels=Labels(kind="folder", path=str(tmp_path))
     )  # fmt: skip
-    build.parse_faces("toy", dataset, tmp_path / "faces.csv", tmp_path, tmp_path / "m", tmp_path)
+    build.parse_faces("toy", dataset, tmp_path / "faces.csv", tmp_path / "m")
     labels = np.asarray(Image.open(tmp_path / "m/x.png"))
     assert (labels[:, 32:] == 13).all() and (labels[:, :32] == 0).all()
     model = dataset.model_copy(update={"labels": Labels(kind="model", model="parser")})
     with pytest.raises(ValueError, match="trained parser"):
-        build.parse_faces("toy", model, tmp_path / "faces.csv", tmp_path, tmp_path / "m", tmp_path)
+        build.parse_faces("toy", model, tmp_path / "faces.csv", tmp_path / "m")
 
 
 def test_generated_faces_end_to_end(tmp_path, resources):
@@ -959,6 +971,8 @@ def test_generated_faces_end_to_end(tmp_path, resources):
     # more samples leave the first ones as they are
     more = dataset.model_copy(update={"samples": 56, "shards": 1})
     again, _, _ = run_stage(tmp_path / "more", assets, more)
+    for row in faces + again:
+        row.pop("shard")
     assert again[: len(faces)] == faces
 
 

@@ -545,6 +545,8 @@ def test_rows_with_real_nets(resources, id_net):
         semantics.id_dlib(faces, others, id_net, 0.9).tolist(), abs=1e-6
     )
     assert rows[0]["value"] > 0.05 and rows[4]["note"] == "no weights: alexnet"
+    nudged = (faces + 0.3 / 255).clamp(max=1)  # the same PNGs
+    assert score.score_images(nudged, others, ["x", "y"], names, nets, crop_scale=0.9) == rows
     oblong = score.score_images(faces[..., 4:], others[..., 4:], ["x", "y"], ["id_dlib"], nets)
     assert oblong[0]["note"] == "image 60x64 is not a square aligned frame"
 

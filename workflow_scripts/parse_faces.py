@@ -7,7 +7,6 @@ from frcore.config import Dataset
 from frcore.faces.build import parse_faces
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--name", required=True)
 parser.add_argument("--spec", required=True, type=Dataset.model_validate_json)
 parser.add_argument("--table", required=True, type=Path)
 parser.add_argument("--faces", required=True, type=Path)
@@ -16,7 +15,7 @@ parser.add_argument("--out", required=True, type=Path)
 a = parser.parse_args()
 
 if a.parser is None:
-    parse_faces(a.name, a.spec, a.table, a.out)
+    parse_faces(a.spec, a.table, a.out)
 else:
     from frcore.restore import predict_parsing
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from frcore.config import Dataset, Split
 
 FACE_COLUMNS = (
-    "id", "shard", "photo", "person", "split", "n_faces", "score", "x0", "y0", "x1", "y1", "landmarks",
-    "transform", "width", "height", "size", "yaw", "outside", "photo_sha256",
+    "id", "shard", "photo", "person", "split", "n_faces", "score", "x0", "y0", "x1", "y1",
+    "landmarks", "transform", "width", "height", "size", "yaw", "outside", "photo_sha256",
 )  # fmt: skip
 QUARANTINE_COLUMNS = ("id", "photo", "person", "reason", "value")
 SPLITS = ("train", "val", "test")
@@ -255,7 +255,6 @@ def _read_tables(paths):
 
 
 def parse_faces(
-    name: str,
     dataset: "Dataset",
     faces_csv: Path,
     out_dir: Path,

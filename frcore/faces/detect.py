@@ -14,7 +14,7 @@ from PIL import Image
 LANDMARKS_FILE = "dlib_68/shape_predictor_68_face_landmarks.dat"
 MMOD_FILE = "dlib_mmod/mmod_human_face_detector.dat"
 MAX_SIDE = 1600  # px; larger photographs are reduced to it before `enlarge`
-LANDMARK_FACE = 200  # px; width of a face that the landmarks are looked for at, where there is one
+LANDMARK_FACE = 300  # px; width of the face in the view that the landmarks are looked for in
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def find_faces(image: Image.Image, detector: Detector, enlarge: int = 1) -> list
 
     For the detection a photograph is reduced to 1600 px on its longer side where it is larger, and
     then enlarged `enlarge` times (bicubic): with 1, faces below about a twentieth of that side are
-    not found. The landmarks are looked for at a scale where the face is large enough.
+    not found. The landmarks are looked for at a scale where the face is about 300 px wide.
     """
     scale = enlarge * min(1.0, MAX_SIDE / max(image.size))
     pixels = _resized(image, scale)
@@ -98,12 +98,13 @@ def _detect(detector, pixels):
 
 
 def _landmarks(image, pixels, scale, rectangle, box, detector, enlarge):
-    """68 x 2 photograph pixels; from a closer view of the face where the photograph has one."""
+    """68 x 2 photograph pixels, looked for in a view of the face that is neither small nor grainy:
+    the model compares single pixels, so grain and printing dots of a large face mislead it."""
     import dlib
 
     width = max(box[2] - box[0], 1.0)
-    closer = min(enlarge, LANDMARK_FACE / width)
-    if closer <= scale * 1.05:
+    wanted = min(enlarge, LANDMARK_FACE / width)
+    if scale / 1.6 <= wanted <= scale * 1.05:  # the detection's view is good enough
         shape = detector.predict(pixels, rectangle)
         points = np.array([(point.x, point.y) for point in shape.parts()], dtype=float)
         return _to_photo(points, (0, 0), image, pixels)
@@ -112,7 +113,7 @@ def _landmarks(image, pixels, scale, rectangle, box, detector, enlarge):
     x1 = min(image.width, int(box[2] + width / 2) + 1)
     y1 = min(image.height, int(box[3] + width / 2) + 1)
     part = image.crop((x0, y0, x1, y1))
-    view = _resized(part, closer)
+    view = _resized(part, wanted)
     factor = np.array([view.shape[1] / part.width, view.shape[0] / part.height])
     corners = (box.reshape(2, 2) - (x0, y0) + 0.5) * factor - 0.5
     shape = detector.predict(view, dlib.rectangle(*(round(v) for v in corners.ravel())))

@@ -114,10 +114,7 @@ def _place(patch, scale, shape):
     if x1 <= x0 or y1 <= y0:
         return None
 
-    # An aligned face that is finer than the photograph would alias: make it finer still, then
-    # average each pixel
-    finer = min(max(1, int(np.ceil(size / side - 0.01))), 8)
-    face = _resample(patch.pixels, to_aligned, (x0, y0, x1, y1), finer)
+    face = _resample(patch.pixels, to_aligned, (x0, y0, x1, y1), side)
 
     rows, columns = np.mgrid[y0:y1, x0:x1]
     x, y = np.moveaxis(apply_transform(to_aligned, np.stack([columns, rows], axis=-1)), -1, 0)
@@ -128,28 +125,38 @@ def _place(patch, scale, shape):
     if patch.region is not None:
         soft = Image.fromarray(np.uint8(np.clip(patch.region, 0, 1) * 255.0))
         soft = soft.filter(ImageFilter.GaussianBlur(size * MARGIN / 2))
-        region = _resample(np.asarray(soft), to_aligned, (x0, y0, x1, y1), finer)
+        region = _resample(np.asarray(soft), to_aligned, (x0, y0, x1, y1), side)
         weight *= np.clip(region / 255, 0, 1)
     return (slice(y0, y1), slice(x0, x1)), face, weight
 
 
-def _resample(pixels, to_aligned, box, finer):
-    """Aligned image at the pixels of `box`: float32 h x w (x 3)."""
+def _resample(pixels, to_aligned, box, side):
+    """Aligned image at the enlarged pixels of `box`: float32 h x w (x 3).
+
+    An aligned face that is finer than the photograph would alias: it is brought to twice the
+    photograph's fineness at most, and 2 x 2 samples make a pixel (one filter step more would blur).
+    """
+    size = pixels.shape[0]
+    image = Image.fromarray(pixels)
+    reduced = max(1, int(np.ceil(2 * side)))
+    if reduced < size:
+        image = image.resize((reduced, reduced), Image.Resampling.LANCZOS)
+        to_aligned = to_aligned * (reduced / size)
+        # scaled about the pixels' edges: (p + 0.5) * f - 0.5
+        to_aligned[:, 2] += (reduced / size - 1) / 2
+    finer = 2 if image.width > 1.01 * side else 1
     border = 4  # repeated edge, or bicubic would mix in black
     pads = ((border, border), (border, border), (0, 0))[: pixels.ndim]
-    image = Image.fromarray(np.pad(pixels, pads, mode="edge"))
+    image = Image.fromarray(np.pad(np.asarray(image), pads, mode="edge"))
     x0, y0, x1, y1 = box
     linear = to_aligned[:, :2]
-    # Pillow counts from the pixels' edges: fine edge position e is enlarged pixel
-    # e / finer - 0.5 + (x0, y0)
+    # Pillow counts from the pixels' edges: its position e is enlarged pixel e / finer - 0.5 + x0
     shift = linear @ np.array([x0 - 0.5, y0 - 0.5]) + to_aligned[:, 2] + 0.5 + border
     linear = linear / finer
     coefficients = (*linear[0], shift[0], *linear[1], shift[1])
-    size = ((x1 - x0) * finer, (y1 - y0) * finer)
-    image = image.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    if finer > 1:
-        image = image.reduce(finer)
-    return np.asarray(image, dtype=np.float32)
+    target = ((x1 - x0) * finer, (y1 - y0) * finer)
+    image = image.transform(target, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    return np.asarray(image.reduce(finer) if finer > 1 else image, dtype=np.float32)
 
 
 def _smooth(x):

@@ -235,7 +235,7 @@ def photo_id(relative: Path) -> str:
     would change when another photograph is added, and with it the photograph's split and seeds.
 
     >>> photo_id(Path("Été 2019/plage.jpg"))
-    'ete-2019_plage-ae0d4b2a'
+    'ete-2019_plage-2a9925e7'
     """
     parts = [*relative.parts[:-1], relative.stem]
     words = []

@@ -1,0 +1,36 @@
+# make run    the default configuration, from a bare machine to results/report.html
+# make test   lint, format and tests, the same as continuous integration
+# make bench  the performance table
+SHELL := /bin/bash
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test bench lint clean
+
+run: $(READY)
+	@$(BIN)/python workflow_scripts/after_kill.py --folder .
+	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet rules progress
+	@echo "report: results/report.html   tables: results/tables/"
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/snakefmt --check Snakefile rules
+
+bench: $(READY)
+	@$(BIN)/python -m frcore.bench
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf results .snakemake
