@@ -131,7 +131,9 @@ def table(rows: Iterable[Row]) -> str:
     right = {"median", "spread", "repeats", "peer_median", "ratio"}
 
     def line(record: Mapping[str, str]) -> str:
-        cells = (record[k].rjust(widths[k]) if k in right else record[k].ljust(widths[k]) for k in shown)
+        cells = (
+            record[k].rjust(widths[k]) if k in right else record[k].ljust(widths[k]) for k in shown
+        )
         return "  ".join(cells).rstrip()
 
     lines = [line({key: heads.get(key, key) for key in shown})]
@@ -210,9 +212,7 @@ class Bench:
         peer, peer_call = more.pop("peer", ("", None))
         calls = {"ours": call} | ({"peer": peer_call} if peer_call else {})
         found = measure(calls, self.repeats)
-        return Row(
-            group, what, unit, items, found["ours"], peer, found.get("peer", ()), **more
-        )
+        return Row(group, what, unit, items, found["ours"], peer, found.get("peer", ()), **more)
 
 
 # ---- groups

@@ -307,7 +307,7 @@ def _parse(model_class, data, prefix=""):
 
 
 def _keys_at(model_class, location) -> list[str]:
-    """Known keys of the model that `location` leads to; digs through mappings, tuples and unions."""
+    """Known keys of the model that `location` leads to, through mappings and unions."""
     candidates = [model_class]
     for part in location:
         following = []

@@ -19,13 +19,16 @@ from PIL import Image, ImageOps
 
 # what Pillow reads of photographs; HEIC/AVIF need the user's Pillow to have the codec
 PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .jp2 .heic .avif".split()
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".heic", ".avif"),
+    ]
 )
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photograph
 
 
 class BadImage(ValueError):
-    """A file that cannot be used as a photograph; its text is the reason for the quarantine table."""
+    """A file that cannot be used as a photograph; its text is the reason for the quarantine."""
 
 
 def read_photo(path: str | Path) -> Image.Image:
@@ -159,7 +162,7 @@ def read_batch(folder: str | Path, ids: Sequence[str]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def atomic_output(path: str | Path, folder: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
+    """Yield a temporary path; on success it replaces `path`, on failure it is removed.
 
     So a file or folder that exists under its final name is always complete.
     """

@@ -28,7 +28,7 @@ def join_run(config: Config, out: Path) -> None:
 
 
 def model_facts(config: Config, name: str) -> dict:
-    """Method, seed, source and note of an entry: how it was trained, and nets it shares with metrics."""
+    """Method, seed, source and note of an entry: its training, nets it shares with metrics."""
     entry = config.models[name]
     facts = {"method": entry.method, "seed": entry.seed}
     if entry.weights:
@@ -76,8 +76,8 @@ def report_run(config: Config, out: Path) -> None:
             "panels": [
                 (
                     figures / "panels" / dataset / f"{degradation}.png",
-                    f"{dataset}, {degradation}: the first {run.panel} test faces, degraded, restored "
-                    "by each model, and true.",
+                    f"{dataset}, {degradation}: the first {run.panel} test faces, degraded,
+                    restored " "by each model, and true.",
                 )
                 for dataset in run.datasets
                 for degradation in run.degradations

@@ -161,8 +161,10 @@ def train(
         started, started_at, reported = time.monotonic(), seen, time.monotonic()
         bf16 = plan.precision == "bfloat16"
         while seen < plan.images:
-            # Seeding every step by its position makes random draws of a method part of the position:
-            # there is no generator state to save, and a resumed step draws what it would have drawn.
+            # Seeding every step by its position makes random draws of a method part of the
+            # position:
+            # there is no generator state to save, and a resumed step draws what it would have
+            # drawn.
             torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
             batch = faces.batch(seen, plan.batch, device, rank, ranks)
             batch["images_seen"] = seen
@@ -218,13 +220,15 @@ def train_model(
     log: Callable[[str], None] = print,
     stop_at: int | None = None,
 ) -> None:
-    """Train one entry of `models:` and write out/weights.safetensors, out/weights.json, history.csv.
+    """Train one entry of `models:` and write weights.safetensors, weights.json, history.csv.
 
-    samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file of
+    samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file
+    of
     a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors of
-    the project. card: more entries for the weights' card. code: digest of the training code, part of
-    the saved state's fingerprint. The state is removed once the weights file is written.
-    Raises what `train` raises, and ValueError or WeightsError for settings and weights that do not fit.
+    the project. card: more entries for the weights' card. code: digest of the training code, part
+    of the saved state's fingerprint. The state is removed once the weights file is written.
+    Raises what `train` raises, and ValueError or WeightsError for settings and weights that do not
+    fit.
     """
     method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
     settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
@@ -259,7 +263,8 @@ def train_model(
         seed=entry.seed,
         state=state,
         fingerprint={
-            "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES}),
+            # not the number of images: a longer run goes on from a shorter one that was interrupted
+            "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES | {"images"}}),
             "recipes": {key: recipes[key].model_dump() for key in plan_of.degradations},
             "faces": [[s.id, s.image.stat().st_size] for part in samples.values() for s in part],
             "helpers": {role: checkpoint.file_digest(path) for role, path in helpers.items()},
@@ -295,6 +300,7 @@ def train_model(
         device=device,
         helpers={role: settings.model_dump()[role] for role in helpers},
         size=settings.size,
+        parameters=sum(p.numel() for p in model.parameters()),
         **card,
     )
     with atomic_output(out / "history.csv") as part:
@@ -327,7 +333,9 @@ def train_from_spec(
     entry = Model.model_validate(spec["entry"])
     samples = {}
     for dataset in entry.train.datasets:
-        files = face_files(results / "faces" / f"{dataset}.csv", results / "faces" / dataset, "train")
+        files = face_files(
+            results / "faces" / f"{dataset}.csv", results / "faces" / dataset, "train"
+        )
         maps = results / "parsing" / dataset if METHODS[entry.method].needs_labels else None
         samples[dataset] = [Sample(i, path, maps and maps / f"{i}.png") for i, path in files]
     frame = spec["datasets"][entry.train.datasets[0]]
@@ -357,7 +365,7 @@ _RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_
 
 
 def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) -> dict:
-    """The frozen nets that a method leans on: {role: module} of helper entries, and `perceptual`."""
+    """The frozen nets that a method leans on: {role: module} and `perceptual`."""
     guide = {}
     for role, path in helpers.items():
         networks, card = checkpoint.load_weights(path)
@@ -495,7 +503,7 @@ def _only_writer(state: Path, rank: int):
 
 @contextlib.contextmanager
 def _signals():
-    """A list that is empty until SIGTERM, SIGINT or SIGUSR1 arrives; the loop then saves and stops."""
+    """A list that is empty until SIGTERM, SIGINT or SIGUSR1 arrives."""
     got: list[int] = []
     wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = {}

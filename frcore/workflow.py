@@ -48,7 +48,7 @@ class Plan:
         return [f"{k:04d}" for k in range(self.config.datasets[dataset].shards)]
 
     def weights_path(self, model: str) -> str | None:
-        """Weights of an entry: trained by the workflow, given by path, or None (untrained method)."""
+        """Weights of an entry: trained here, given by path, or None (untrained method)."""
         entry = self.config.models[model]
         if entry.weights:
             return entry.weights
@@ -111,7 +111,7 @@ class Plan:
         return [perceptual] if perceptual and names else names
 
     def metric_assets(self) -> list[str]:
-        """Assets that the protocol's metrics read and that can be had: fetched, or already there."""
+        """Assets of the protocol's metrics that can be had: fetched, or already there."""
         names = dict.fromkeys(n for metric in self.protocol.metrics for n in METRICS[metric].assets)
         return [name for name in names if self._available(name)]
 
@@ -287,7 +287,7 @@ def assets_of_run(plan: Plan) -> list[str]:
 
 
 def before_any_job(plan: Plan, needed: Iterable[str]) -> None:
-    """Raise SystemExit with one line when a file cannot be had or an earlier run's jobs are queued."""
+    """SystemExit with one line when a file cannot be had or an earlier run's jobs are queued."""
     queued = queued_jobs(Path.cwd())
     if queued:
         raise SystemExit(
@@ -334,7 +334,8 @@ def clear_after_kill(folder: str | Path) -> None:
     orphans = [
         process
         for process in here
-        if "workflow_scripts/" in " ".join(process.info["cmdline"]) and process.pid != os.getpid()
+        if "workflow_scripts/" in " ".join(process.info["cmdline"])
+        and process.pid != os.getpid()
         and "after_kill.py" not in " ".join(process.info["cmdline"])
     ]
     for process in orphans:
@@ -352,7 +353,10 @@ def _works_in(process, folder: Path) -> bool:
 
 def _is_snakemake(process) -> bool:
     words = process.info["cmdline"][:3]
-    return any(Path(word).name == "snakemake" for word in words) or words[1:3] == ["-m", "snakemake"]
+    return any(Path(word).name == "snakemake" for word in words) or words[1:3] == [
+        "-m",
+        "snakemake",
+    ]
 
 
 def folder_digest(folder: str | Path) -> str:

@@ -11,16 +11,16 @@ rule fetch_asset:
         f"{RES}/{{asset}}/{{file}}",
     log:
         f"{OUT}/logs/fetch/{{asset}}/{{file}}.log",
-    conda:
-        "../envs/frcore.yaml"
     wildcard_constraints:
         asset=flow.one_of(PLAN.file_assets()),
         file=flow.one_of({PLAN.assets[name].file for name in PLAN.file_assets()}),
+    retries: 1
+    localrule: True
+    conda:
+        "../envs/frcore.yaml"
     params:
         entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
         root=RES,
-    localrule: True
-    retries: 1
     shell:
         "python {SCRIPTS}/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}"
         " --root {params.root:q} > {log} 2>&1"
@@ -32,16 +32,16 @@ rule fetch_photos:
         directory(f"{RES}/{{asset}}/{{file}}"),
     log:
         f"{OUT}/logs/fetch/{{asset}}/{{file}}.log",
-    conda:
-        "../envs/frcore.yaml"
     wildcard_constraints:
         asset=flow.one_of(PLAN.folder_assets()),
         file=flow.one_of({PLAN.assets[name].file for name in PLAN.folder_assets()}),
+    retries: 1
+    localrule: True
+    conda:
+        "../envs/frcore.yaml"
     params:
         entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
         root=RES,
-    localrule: True
-    retries: 1
     shell:
         "python {SCRIPTS}/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}"
         " --root {params.root:q} > {log} 2>&1"
@@ -53,12 +53,12 @@ rule licences:
         f"{OUT}/tables/licences.md",
     log:
         f"{OUT}/logs/licences.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         entries=flow.licence_spec(PLAN),
         root=RES,
-    localrule: True
     shell:
         "python {SCRIPTS}/list_licences.py --entries {params.entries:q} --root {params.root:q}"
         " --out {output:q} > {log} 2>&1"

@@ -63,13 +63,17 @@ def training_folders(model):
 
 def helper_paths(model):
     """(role, weights file) of the trained nets that a model leans on."""
-    return [(role, PLAN.weights_path(name)) for role, name in CFG.helpers_of(model).items()]
+    return [
+        (role, PLAN.weights_path(name)) for role, name in CFG.helpers_of(model).items()
+    ]
 
 
 def named_weights(model):
     """(entry, weights file) of a model and its helpers."""
     names = [model, *CFG.helpers_of(model).values()]
-    return [(name, PLAN.weights_path(name)) for name in names if PLAN.weights_path(name)]
+    return [
+        (name, PLAN.weights_path(name)) for name in names if PLAN.weights_path(name)
+    ]
 
 
 def parser_weights(dataset):
@@ -80,10 +84,17 @@ def parser_weights(dataset):
 
 def method_code(model):
     """Digest of the code that restores with a model."""
-    helpers = [METHODS[CFG.models[name].method].module for name in CFG.helpers_of(model).values()]
-    return code_hash("frcore.restore", METHODS[CFG.models[model].method].module, *helpers)
+    helpers = [
+        METHODS[CFG.models[name].method].module
+        for name in CFG.helpers_of(model).values()
+    ]
+    return code_hash(
+        "frcore.restore", METHODS[CFG.models[model].method].module, *helpers
+    )
 
 
 def cells(pattern):
     """One path for every model, dataset and degradation of the run."""
-    return [pattern.format(model=m, dataset=d, degradation=g) for m, d, g in PLAN.runs()]
+    return [
+        pattern.format(model=m, dataset=d, degradation=g) for m, d, g in PLAN.runs()
+    ]

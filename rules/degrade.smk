@@ -43,6 +43,7 @@ rule contact_sheet:
         f"{OUT}/figures/degradations/{{dataset}}/{{degradation}}.png",
     log:
         f"{OUT}/logs/contact_sheet/{{dataset}}/{{degradation}}.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
@@ -50,7 +51,6 @@ rule contact_sheet:
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         seed=CFG.seed,
         code=code_hash("frcore.degrade"),
-    localrule: True
     shell:
         "python {SCRIPTS}/contact_sheet.py --degradation {wildcards.degradation}"
         " --recipe {params.recipe:q} --seed {params.seed} --table {input.table:q}"

@@ -45,13 +45,13 @@ rule join_faces:
         quarantine=f"{OUT}/faces/{{dataset}}.quarantine.csv",
     log:
         f"{OUT}/logs/join/{{dataset}}.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         spec=lambda wc: PLAN.dataset_spec(wc.dataset, ["split"]),
         seed=CFG.seed,
         code=code_hash("frcore.faces.build"),
-    localrule: True
     shell:
         "python {SCRIPTS}/join_faces.py --name {wildcards.dataset} --spec {params.spec:q}"
         " --seed {params.seed} --tables {input.tables:q} --quarantines {input.quarantines:q}"
@@ -77,7 +77,9 @@ rule parse_faces:
     params:
         spec=lambda wc: PLAN.dataset_spec(wc.dataset, ["labels"]),
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        parser=lambda wc: " ".join(f"--parser '{path}'" for path in parser_weights(wc.dataset)),
+        parser=lambda wc: " ".join(
+            f"--parser '{path}'" for path in parser_weights(wc.dataset)
+        ),
         code=code_hash("frcore.faces.build", "frcore.helpers.parsing"),
     shell:
         "python {SCRIPTS}/parse_faces.py --spec {params.spec:q}"

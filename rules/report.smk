@@ -12,15 +12,19 @@ rule join_scores:
         cards=[f"{OUT}/models/{name}/weights.json" for name in PLAN.trained_models()],
         published=ROOT / "protocols" / "published.csv",
     output:
-        report(f"{OUT}/tables/scores.csv", caption="captions/scores.rst", category="Tables"),
+        report(
+            f"{OUT}/tables/scores.csv",
+            caption="captions/scores.rst",
+            category="Tables",
+        ),
     log:
         f"{OUT}/logs/report/join_scores.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         config=flow.config_spec(PLAN),
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/join_scores.py --config {params.config:q} --out {output:q} > {log} 2>&1"
 
@@ -32,17 +36,19 @@ rule comparison:
     output:
         csv=f"{OUT}/tables/comparison.csv",
         md=report(
-            f"{OUT}/tables/comparison.md", caption="captions/comparison.rst", category="Tables"
+            f"{OUT}/tables/comparison.md",
+            caption="captions/comparison.rst",
+            category="Tables",
         ),
         tex=f"{OUT}/tables/comparison.tex",
     log:
         f"{OUT}/logs/report/comparison.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/make_table.py --scores {input:q} --titles {params.titles:q}"
         " --out-csv {output.csv:q} --out-md {output.md:q} --out-tex {output.tex:q} > {log} 2>&1"
@@ -54,13 +60,16 @@ rule plot_scores:
         f"{OUT}/tables/scores.csv",
     output:
         report(
-            expand(f"{OUT}/figures/scores/{{metric}}.png", metric=PLAN.protocol.metrics),
+            expand(
+                f"{OUT}/figures/scores/{{metric}}.png", metric=PLAN.protocol.metrics
+            ),
             caption="captions/plot_scores.rst",
             category="Figures",
         ),
         expand(f"{OUT}/figures/scores/{{metric}}.svg", metric=PLAN.protocol.metrics),
     log:
         f"{OUT}/logs/report/plot_scores.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
@@ -68,7 +77,6 @@ rule plot_scores:
         folder=f"{OUT}/figures/scores",
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/plot_scores.py --scores {input:q} --metrics {params.metrics:q}"
         " --titles {params.titles:q} --out {params.folder:q} > {log} 2>&1"
@@ -86,12 +94,12 @@ rule plot_training:
         ),
     log:
         f"{OUT}/logs/report/plot_training.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/plot_training.py --histories {input:q} --titles {params.titles:q}"
         " --out {output:q} > {log} 2>&1"
@@ -101,7 +109,8 @@ rule panel:
     """Degraded, restored by each model, and true faces side by side, always the same faces."""
     input:
         restored=lambda wc: [
-            f"{OUT}/restored/{model}/{wc.dataset}/{wc.degradation}" for model in CFG.run.models
+            f"{OUT}/restored/{model}/{wc.dataset}/{wc.degradation}"
+            for model in CFG.run.models
         ],
         degraded=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
         drawn=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
@@ -116,6 +125,7 @@ rule panel:
         ),
     log:
         f"{OUT}/logs/report/panel_{{dataset}}_{{degradation}}.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
@@ -123,7 +133,6 @@ rule panel:
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         n=CFG.run.panel,
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/make_panel.py --titles {params.titles:q} --restored {input.restored:q}"
         " --degraded {input.degraded:q} --drawn {input.drawn:q} --table {input.table:q}"
@@ -139,8 +148,16 @@ rule report_page:
         [f"{OUT}/figures/scores/{metric}.png" for metric in PLAN.protocol.metrics],
         [f"{OUT}/models/{name}/weights.json" for name in PLAN.trained_models()],
         [f"{OUT}/models/{name}/samples.png" for name in PLAN.trained_models()],
-        [f"{OUT}/faces/{d}{kind}" for d in CFG.run.datasets for kind in (".csv", ".quarantine.csv")],
-        [f"{OUT}/figures/panels/{d}/{g}.png" for d in CFG.run.datasets for g in CFG.run.degradations],
+        [
+            f"{OUT}/faces/{d}{kind}"
+            for d in CFG.run.datasets
+            for kind in (".csv", ".quarantine.csv")
+        ],
+        [
+            f"{OUT}/figures/panels/{d}/{g}.png"
+            for d in CFG.run.datasets
+            for g in CFG.run.degradations
+        ],
         [
             f"{OUT}/figures/degradations/{CFG.run.datasets[0]}/{g}.png"
             for g in CFG.run.degradations
@@ -150,11 +167,11 @@ rule report_page:
         REPORT,
     log:
         f"{OUT}/logs/report/page.log",
+    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
         config=flow.config_spec(PLAN),
         code=code_hash("frcore.report_stage"),
-    localrule: True
     shell:
         "python {SCRIPTS}/make_report.py --config {params.config:q} --out {output:q} > {log} 2>&1"

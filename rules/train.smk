@@ -10,7 +10,9 @@ that fails or starts, and a retry must find it.
 rule train_model:
     """Train one entry; a retry or a second call goes on where the first was stopped."""
     input:
-        tables=lambda wc: [f"{OUT}/faces/{d}.csv" for d in PLAN.trained_datasets(wc.model)],
+        tables=lambda wc: [
+            f"{OUT}/faces/{d}.csv" for d in PLAN.trained_datasets(wc.model)
+        ],
         folders=lambda wc: training_folders(wc.model),
         helpers=lambda wc: [path for _, path in helper_paths(wc.model)],
         assets=lambda wc: asset_files(PLAN.training_assets(wc.model)),
@@ -38,9 +40,12 @@ rule train_model:
         state=f"{OUT}/models/{{model}}/state",
         results=OUT,
         root=RES,
-        helpers=lambda wc: " ".join(f"--helper {r}='{p}'" for r, p in helper_paths(wc.model)),
+        helpers=lambda wc: " ".join(
+            f"--helper {r}='{p}'" for r, p in helper_paths(wc.model)
+        ),
         assets=lambda wc: " ".join(
-            f"--asset {name}='{PLAN.asset_path(name)}'" for name in PLAN.training_assets(wc.model)
+            f"--asset {name}='{PLAN.asset_path(name)}'"
+            for name in PLAN.training_assets(wc.model)
         ),
     shell:
         "{params.launch} {SCRIPTS}/train_model.py --name {wildcards.model} --spec {params.spec:q}"

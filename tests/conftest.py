@@ -44,7 +44,7 @@ def resources():
 
 @pytest.fixture(scope="session")
 def snakemake():
-    """`snakemake(folder, *words)` -> finished process of the project's Snakefile run in `folder`."""
+    """`snakemake(folder, *words)` -> finished process, run in `folder`."""
 
     def call(folder: Path, *words: str, timeout: int = 600, **options):
         command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), *words]

@@ -787,7 +787,7 @@ def test_shards_do_not_change_the_result(torture, tmp_path, resources):
 
 def test_parsing_maps_of_the_stage(torture, tmp_path):
     _, out, dataset, *_, faces, _, _ = torture
-    build.parse_faces("toy", dataset, out / "faces.csv", tmp_path / "maps")
+    build.parse_faces(dataset, out / "faces.csv", tmp_path / "maps")
     assert {path.stem for path in (tmp_path / "maps").iterdir()} == {row["id"] for row in faces}
     with Image.open(tmp_path / "maps" / f"{faces[0]['id']}.png") as image:
         assert image.mode == "L" and image.size == (64, 64)
@@ -919,11 +919,11 @@ def test_aligned_photographs_are_only_resized(astronaut, landmarks, tmp_path, re
     faces, _, _ = run_stage(tmp_path / "b", tmp_path / "no_assets", dataset)
     assert sorted(row["photo"] for row in faces) == ["00003.png", "plain.png"]
     with pytest.raises(ValueError, match="named by their number"):
-        build.parse_faces("toy", dataset, tmp_path / "b/faces.csv", tmp_path / "m")
+        build.parse_faces(dataset, tmp_path / "b/faces.csv", tmp_path / "m")
     assert not (tmp_path / "m").exists()
     (folder / "plain.png").unlink()
     run_stage(tmp_path / "b", tmp_path / "no_assets", dataset)
-    build.parse_faces("toy", dataset, tmp_path / "b/faces.csv", tmp_path / "m")
+    build.parse_faces(dataset, tmp_path / "b/faces.csv", tmp_path / "m")
     (path,) = (tmp_path / "m").iterdir()
     labels = np.asarray(Image.open(path))
     assert labels.shape == (128, 128)
@@ -944,12 +944,12 @@ def test_labels_are_cut_like_the_photograph(tmp_path):
     dataset = Dataset(
         source="folder", path="x", labels=Labels(kind="folder", path=str(tmp_path))
     )  # fmt: skip
-    build.parse_faces("toy", dataset, tmp_path / "faces.csv", tmp_path / "m")
+    build.parse_faces(dataset, tmp_path / "faces.csv", tmp_path / "m")
     labels = np.asarray(Image.open(tmp_path / "m/x.png"))
     assert (labels[:, 32:] == 13).all() and (labels[:, :32] == 0).all()
     model = dataset.model_copy(update={"labels": Labels(kind="model", model="parser")})
     with pytest.raises(ValueError, match="trained parser"):
-        build.parse_faces("toy", model, tmp_path / "faces.csv", tmp_path / "m")
+        build.parse_faces(model, tmp_path / "faces.csv", tmp_path / "m")
 
 
 def test_generated_faces_end_to_end(tmp_path, resources):

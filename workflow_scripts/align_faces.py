@@ -20,6 +20,4 @@ parser.add_argument("--out-quarantine", required=True, type=Path)
 a = parser.parse_args()
 
 torch.set_num_threads(1)  # shards run side by side
-build_shard(
-    a.name, a.spec, a.shard, a.resources, a.seed, a.out_dir, a.out_csv, a.out_quarantine
-)
+build_shard(a.name, a.spec, a.shard, a.resources, a.seed, a.out_dir, a.out_csv, a.out_quarantine)

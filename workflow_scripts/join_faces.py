@@ -16,6 +16,4 @@ parser.add_argument("--out-csv", required=True, type=Path)
 parser.add_argument("--out-quarantine", required=True, type=Path)
 a = parser.parse_args()
 
-print(
-    join_shards(a.name, a.spec, a.seed, a.tables, a.quarantines, a.out_csv, a.out_quarantine)
-)
+print(join_shards(a.name, a.spec, a.seed, a.tables, a.quarantines, a.out_csv, a.out_quarantine))

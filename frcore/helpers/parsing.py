@@ -8,6 +8,8 @@ shortcuts and heads; L1 (paper: L2) for the image; it trains alone and is frozen
 N batch, K labels, H W image, in [0, 1]; the network itself works in [-1, 1].
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +18,7 @@ from frcore.config import Strict
 
 
 class Settings(Strict):
-    """Paper size: the defaults with size 512, base 64, widest 256, downs 4, blocks 10, labels 19."""
+    """Paper size: size 512, base 64, widest 256, downs 4, blocks 10, labels 19."""
 
     size: int = 64
     labels: int = 10  # 10 landmark classes or CelebAMask-HQ's 19
@@ -44,7 +46,7 @@ class ConvUnit(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two units and a shortcut; `down` strides in the second unit, `up` enlarges before the first."""
+    """Two units and a shortcut; `down` strides in the second, `up` enlarges before the first."""
 
     def __init__(self, c_in, c_out, down=False, up=False):
         super().__init__()
@@ -71,15 +73,13 @@ class FPN(nn.Module):
         widths = [min(settings.base * 2**i, settings.widest) for i in range(settings.downs + 1)]
         self.encoder = nn.Sequential(
             ConvUnit(3, widths[0], norm=False, activate=False),
-            *[ResidualBlock(a, b, down=True) for a, b in zip(widths, widths[1:])],
+            *[ResidualBlock(a, b, down=True) for a, b in pairwise(widths)],
         )
         self.body = nn.Sequential(
             *[ResidualBlock(widths[-1], widths[-1]) for _ in range(settings.blocks)]
         )
         back = widths[::-1]
-        self.decoder = nn.Sequential(
-            *[ResidualBlock(a, b, up=True) for a, b in zip(back, back[1:])]
-        )
+        self.decoder = nn.Sequential(*[ResidualBlock(a, b, up=True) for a, b in pairwise(back)])
         self.to_image = ConvUnit(widths[0], 3, norm=False, activate=False)
         self.to_labels = ConvUnit(widths[0], settings.labels, norm=False, activate=False)
 

@@ -9,7 +9,8 @@ Where the paper and its authors' code differ, and what is done here:
 - Eq. 5 sums masked Gram matrices with weight 100; the code divides by the channels, averages over
   labels and uses weight 1000. As the code.
 - Eq. 6 compares four features of a discriminator; the code five. As the code.
-- the discriminators see the parsing map of the truth beside the image (not in the paper). As the code.
+- the discriminators see the parsing map of the truth beside the image (not in the paper). As the
+code.
 - the code resizes the conditioning without anti-aliasing, so that at 1/32 of the size 1.6 % of the
   pixels are read. Here it is anti-aliased; `antialias: false` gives the code's behaviour.
 - the code leaves the parser in training mode while the generator trains. Here it is always in
@@ -20,6 +21,8 @@ generator (the training loop's); sizes below 512 start from a 4 x 4 constant wit
 
 N batch, K labels, C channels, H W image. Images are in [0, 1] outside and in [-1, 1] inside.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -82,7 +85,7 @@ TINY = {
 
 
 class StyleTransformation(nn.Module):
-    """Eq. 1 and 2: F_i = gamma_i * InstanceNorm(F) + beta_i, gamma and beta read from the pyramid."""
+    """Eq. 1, 2: F_i = gamma_i * InstanceNorm(F) + beta_i, gamma and beta read from R."""
 
     def __init__(self, channels: int, conditioning: int, hidden: int):
         super().__init__()
@@ -135,7 +138,7 @@ class Generator(nn.Module):
         self.to_image = _conv(s.channels[-1], 3)
 
     def pyramid(self, degraded, labels) -> list[torch.Tensor]:
-        """R at every stage's size: degraded N x 3 x H x W in [-1, 1], labels N x H x W (or None)."""
+        """R at every stage's size, from degraded N x 3 x H x W in [-1, 1] and labels N x H x W."""
         r = degraded
         if self.settings.parsing:
             r = torch.cat([degraded, one_hot(labels, self.settings.labels)], 1)
@@ -154,7 +157,7 @@ class Generator(nn.Module):
         ]
 
     def forward(self, degraded, labels=None):
-        """degraded N x 3 x H x W in [-1, 1] -> restored, the same; unbounded, clip before measuring."""
+        """degraded N x 3 x H x W in [-1, 1] -> restored; unbounded: clip it."""
         x = self.constant.expand(len(degraded), -1, -1, -1)
         for i, r in enumerate(self.pyramid(degraded, labels)):
             if i > 0:
@@ -173,7 +176,7 @@ class PatchDiscriminator(nn.Module):
             return spectral_norm(nn.Conv2d(a, b, 3, padding=1, padding_mode="reflect"))
 
         widths = [base * 2**i for i in range(depth + 1)]
-        self.convs = nn.ModuleList([unit(c_in, base)] + [unit(a, b) for a, b in zip(widths, widths[1:])])
+        self.convs = nn.ModuleList([unit(c_in, base)] + [unit(a, b) for a, b in pairwise(widths)])
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3))
 
     def forward(self, x):
@@ -217,7 +220,7 @@ def hinge_g(fake: list) -> torch.Tensor:
 
 
 def feature_matching(fake: list[list], real: list[list]) -> torch.Tensor:
-    """Eq. 6: squared distance of discriminator features, summed over layers, averaged over scales."""
+    """Eq. 6: squared distance of features, summed over layers, averaged over scales."""
     terms = [
         sum(F.mse_loss(f, r.detach()) for f, r in zip(scale_f, scale_r))
         for scale_f, scale_r in zip(fake, real)
@@ -228,7 +231,8 @@ def feature_matching(fake: list[list], real: list[list]) -> torch.Tensor:
 def masked_gram(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Gram matrix inside each region, after Eq. 5 with the code's 1/C.
 
-    features N x C x h x w, masks N x K x h x w of 0 and 1 -> N x K x C x C. An empty region gives 0.
+    features N x C x h x w, masks N x K x h x w of 0 and 1 -> N x K x C x C. An empty region gives
+    0.
     """
     n, c, h, w = features.shape
     flat = features.reshape(n, c, h * w)
@@ -288,7 +292,7 @@ class Trainer:
         }
 
     def step(self, batch: dict) -> dict[str, torch.Tensor]:
-        """One update of both. `batch`: truth, degraded in [0, 1], labels of the truth, images_seen."""
+        """One update of both. `batch`: truth, degraded in [0, 1], labels, images_seen."""
         s, d = self.settings, self.networks["discriminators"]
         truth, degraded, labels = batch["truth"] * 2 - 1, batch["degraded"], batch["labels"]
         parsing = predict_labels(self.parser, degraded) if s.parsing else None
@@ -328,5 +332,5 @@ class Trainer:
 
 
 def make_trainer(model: Generator, settings: Settings, guide: dict) -> Trainer:
-    """Trainer of the workflow's loop. `guide`: parser (FPN in eval mode), perceptual (with STYLE_TAPS)."""
+    """Trainer of the workflow's loop. `guide`: parser (an FPN), perceptual (with STYLE_TAPS)."""
     return Trainer(model, settings, guide)

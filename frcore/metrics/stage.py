@@ -27,7 +27,7 @@ def write_truth(
     out: Path,
     device: str | torch.device = "cpu",
 ) -> None:
-    """Features of a dataset's truth (test images, or training images if the protocol says so) as npz.
+    """Features of a dataset's truth as npz: test images, or training ones (protocol).
 
     test, train: (id, PNG). assets: {asset: file}; missing files leave their metrics empty later.
     """
@@ -58,10 +58,12 @@ def write_scores(
     out_sets: Path,
     device: str | torch.device = "cpu",
 ) -> None:
-    """Scores of one restored set: `out_images` (id, metric, value, note), `out_sets` (a row a metric).
+    """Scores of one restored set: `out_images` (a row an image and metric), `out_sets`.
 
-    status: rows id, status, reason of the restore stage; a face that failed has rows without a value
-    and its reason. truth: {id: PNG}; raises KeyError for an id without truth. features: of `write_truth`.
+    status: rows id, status, reason of the restore stage; a face that failed has rows without a
+    value
+    and its reason. truth: {id: PNG}; raises KeyError for an id without truth. features: of
+    `write_truth`.
     """
     image_metrics, set_metrics = _of_kind(protocol, "image"), _of_kind(protocol, "set")
     nets = score.load_nets(assets, protocol.metrics, device)

@@ -79,7 +79,9 @@ def test_small_fpn_and_discriminator_counts():
 def test_score_maps_have_the_sheets_sizes():
     # 512 px with three scales: 30, 14, 6; 64 px with two scales of depth 3: 6 and 2
     d = method.Discriminators(tiny(d_depth=4, d_base=2, discriminators=3, labels=2))
-    sides = [scores.shape[-1] for scores, _ in d(torch.rand(1, 3, 512, 512), torch.zeros(1, 512, 512))]
+    sides = [
+        scores.shape[-1] for scores, _ in d(torch.rand(1, 3, 512, 512), torch.zeros(1, 512, 512))
+    ]
     assert sides == [30, 14, 6]
     d = method.Discriminators(tiny(d_depth=3, d_base=2, labels=2))
     outputs = d(torch.rand(1, 3, 64, 64), torch.zeros(1, 64, 64))
@@ -259,7 +261,9 @@ def test_hinge_losses_by_hand():
 
 def test_feature_matching_by_hand():
     a, b = [[torch.zeros(1, 2, 2, 2)] * 5] * 2, [[torch.full((1, 2, 2, 2), 3.0)] * 5] * 2
-    assert method.feature_matching(a, b).item() == pytest.approx(5 * 9)  # sum of layers, mean of scales
+    assert method.feature_matching(a, b).item() == pytest.approx(
+        5 * 9
+    )  # sum of layers, mean of scales
     assert method.feature_matching(a, a).item() == 0
 
 
@@ -311,7 +315,7 @@ def test_adversarial_terms_wait_for_their_time():
     ids=["with I_P", "without I_P"],
 )
 def test_ablation_changes_the_conditioning(changes, channels):
-    trainer, model, _ = make(**changes)
+    _, model, _ = make(**changes)
     assert model.pyramid(torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32))[0].shape[1] == channels
 
 
@@ -353,7 +357,9 @@ def test_cross_entropy_starts_near_the_logarithm_of_the_labels():
     settings = parsing.Settings(size=64, labels=19, base=16, widest=32, blocks=2)
     trainer = parsing.make_trainer(parsing.build(settings), settings, {})
     batch = tiny_batch(4, 64) | {"labels": torch.randint(0, 19, (4, 64, 64))}
-    assert float(trainer.step(batch)["cross_entropy"].detach()) == pytest.approx(math.log(19), abs=0.4)
+    assert float(trainer.step(batch)["cross_entropy"].detach()) == pytest.approx(
+        math.log(19), abs=0.4
+    )
 
 
 def test_parser_must_be_in_eval_mode_and_then_ignores_companions():
