@@ -182,6 +182,13 @@ class Plan:
         return train.gpus if train else 1
 
 
+def set_environment(root: Path) -> None:
+    """What jobs inherit: this Python, this folder's frcore, and $SCRIPTS; nothing is activated."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PYTHONPATH"] = str(root)
+    os.environ["SCRIPTS"] = str(root / "workflow_scripts")
+
+
 def open_plan(data: Mapping, root: Path) -> Plan:
     """Check the configuration and stop with one line a mistake, without a traceback."""
     try:

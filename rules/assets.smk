@@ -20,9 +20,9 @@ rule fetch_asset:
         "../envs/frcore.yaml"
     params:
         entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
-        root=RES,
+        root=lambda wc: RES,
     shell:
-        "python {SCRIPTS}/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}"
+        'python "$SCRIPTS"/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}'
         " --root {params.root:q} > {log} 2>&1"
 
 
@@ -41,9 +41,9 @@ rule fetch_photos:
         "../envs/frcore.yaml"
     params:
         entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
-        root=RES,
+        root=lambda wc: RES,
     shell:
-        "python {SCRIPTS}/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}"
+        'python "$SCRIPTS"/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}'
         " --root {params.root:q} > {log} 2>&1"
 
 
@@ -58,7 +58,7 @@ rule licences:
         "../envs/frcore.yaml"
     params:
         entries=flow.licence_spec(PLAN),
-        root=RES,
+        root=lambda wc: RES,
     shell:
-        "python {SCRIPTS}/list_licences.py --entries {params.entries:q} --root {params.root:q}"
+        'python "$SCRIPTS"/list_licences.py --entries {params.entries:q} --root {params.root:q}'
         " --out {output:q} > {log} 2>&1"

@@ -1,24 +1,19 @@
 """The configuration, parsed once; names and input functions that the rules share. No rules here."""
 
-import os
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
-# jobs use this environment's Python and this folder's frcore, also when neither is activated
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = str(ROOT)
-
 from frcore import workflow as flow
 from frcore.codehash import code_hash
 from frcore.registry import METHODS
 
+flow.set_environment(ROOT)
 PLAN = flow.open_plan(config, ROOT)
 CFG = PLAN.config
 OUT = CFG.results
 RES = CFG.resources
-SCRIPTS = ROOT / "workflow_scripts"
 REPORT = f"{OUT}/report.html"
 TABLES = [f"{OUT}/tables/{name}" for name in flow.TABLES]
 METRICS_CODE = code_hash("frcore.metrics.score")

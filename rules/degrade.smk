@@ -28,7 +28,7 @@ rule degrade_faces:
         seed=CFG.seed,
         code=code_hash("frcore.degrade"),
     shell:
-        "python {SCRIPTS}/degrade_faces.py --dataset {wildcards.dataset}"
+        'python "$SCRIPTS"/degrade_faces.py --dataset {wildcards.dataset}'
         " --degradation {wildcards.degradation} --recipe {params.recipe:q} --seed {params.seed}"
         " --limit {params.limit} --table {input.table:q} --faces {params.faces:q}"
         " --out-dir {output.images:q} --out-csv {output.table:q} > {log} 2>&1"
@@ -52,6 +52,6 @@ rule contact_sheet:
         seed=CFG.seed,
         code=code_hash("frcore.degrade"),
     shell:
-        "python {SCRIPTS}/contact_sheet.py --degradation {wildcards.degradation}"
+        'python "$SCRIPTS"/contact_sheet.py --degradation {wildcards.degradation}'
         " --recipe {params.recipe:q} --seed {params.seed} --table {input.table:q}"
         " --faces {params.faces:q} --out {output:q} > {log} 2>&1"

@@ -26,10 +26,10 @@ rule align_faces:
         spec=lambda wc: PLAN.dataset_spec(wc.dataset),
         listing=lambda wc: PLAN.listing(wc.dataset),
         seed=CFG.seed,
-        root=RES,
+        root=lambda wc: RES,
         code=code_hash("frcore.faces.build"),
     shell:
-        "python {SCRIPTS}/align_faces.py --name {wildcards.dataset} --spec {params.spec:q}"
+        'python "$SCRIPTS"/align_faces.py --name {wildcards.dataset} --spec {params.spec:q}'
         " --shard {wildcards.shard} --seed {params.seed} --resources {params.root:q}"
         " --out-dir {output.faces:q} --out-csv {output.table:q}"
         " --out-quarantine {output.quarantine:q} > {log} 2>&1"
@@ -53,7 +53,7 @@ rule join_faces:
         seed=CFG.seed,
         code=code_hash("frcore.faces.build"),
     shell:
-        "python {SCRIPTS}/join_faces.py --name {wildcards.dataset} --spec {params.spec:q}"
+        'python "$SCRIPTS"/join_faces.py --name {wildcards.dataset} --spec {params.spec:q}'
         " --seed {params.seed} --tables {input.tables:q} --quarantines {input.quarantines:q}"
         " --out-csv {output.table:q} --out-quarantine {output.quarantine:q} > {log} 2>&1"
 
@@ -82,6 +82,6 @@ rule parse_faces:
         ),
         code=code_hash("frcore.faces.build", "frcore.helpers.parsing"),
     shell:
-        "python {SCRIPTS}/parse_faces.py --spec {params.spec:q}"
+        'python "$SCRIPTS"/parse_faces.py --spec {params.spec:q}'
         " --table {input.table:q} --faces {params.faces:q}"
         " {params.parser} --out {output:q} > {log} 2>&1"

@@ -24,10 +24,10 @@ rule truth_features:
         protocol=PLAN.protocol_spec(),
         limit=lambda wc: CFG.datasets[wc.dataset].test_limit or 0,
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        root=RES,
+        root=lambda wc: RES,
         code=METRICS_CODE,
     shell:
-        "python {SCRIPTS}/truth_features.py --protocol {params.protocol:q} --table {input.table:q}"
+        'python "$SCRIPTS"/truth_features.py --protocol {params.protocol:q} --table {input.table:q}'
         " --faces {params.faces:q} --limit {params.limit} --resources {params.root:q}"
         " --out {output:q} > {log} 2>&1"
 
@@ -58,10 +58,10 @@ rule score_faces:
         frame=lambda wc: PLAN.frame_spec(wc.dataset),
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         seed=CFG.seed,
-        root=RES,
+        root=lambda wc: RES,
         code=METRICS_CODE,
     shell:
-        "python {SCRIPTS}/score_faces.py --protocol {params.protocol:q} --frame {params.frame:q}"
+        'python "$SCRIPTS"/score_faces.py --protocol {params.protocol:q} --frame {params.frame:q}'
         " --images {input.images:q} --status {input.status:q} --table {input.table:q}"
         " --faces {params.faces:q} --truth {input.truth:q} --resources {params.root:q}"
         " --seed {params.seed} --cell {wildcards.dataset}/{wildcards.degradation}"

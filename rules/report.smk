@@ -26,7 +26,7 @@ rule join_scores:
         config=flow.config_spec(PLAN),
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/join_scores.py --config {params.config:q} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/join_scores.py --config {params.config:q} --out {output:q} > {log} 2>&1'
 
 
 rule comparison:
@@ -50,7 +50,7 @@ rule comparison:
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/make_table.py --scores {input:q} --titles {params.titles:q}"
+        'python "$SCRIPTS"/make_table.py --scores {input:q} --titles {params.titles:q}'
         " --out-csv {output.csv:q} --out-md {output.md:q} --out-tex {output.tex:q} > {log} 2>&1"
 
 
@@ -74,11 +74,11 @@ rule plot_scores:
         "../envs/frcore.yaml"
     params:
         metrics=PLAN.protocol.metrics,
-        folder=f"{OUT}/figures/scores",
+        folder=lambda wc: f"{OUT}/figures/scores",
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/plot_scores.py --scores {input:q} --metrics {params.metrics:q}"
+        'python "$SCRIPTS"/plot_scores.py --scores {input:q} --metrics {params.metrics:q}'
         " --titles {params.titles:q} --out {params.folder:q} > {log} 2>&1"
 
 
@@ -101,7 +101,7 @@ rule plot_training:
         titles=flow.titles(PLAN),
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/plot_training.py --histories {input:q} --titles {params.titles:q}"
+        'python "$SCRIPTS"/plot_training.py --histories {input:q} --titles {params.titles:q}'
         " --out {output:q} > {log} 2>&1"
 
 
@@ -134,7 +134,7 @@ rule panel:
         n=CFG.run.panel,
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/make_panel.py --titles {params.titles:q} --restored {input.restored:q}"
+        'python "$SCRIPTS"/make_panel.py --titles {params.titles:q} --restored {input.restored:q}'
         " --degraded {input.degraded:q} --drawn {input.drawn:q} --table {input.table:q}"
         " --faces {params.faces:q} --n {params.n} --out {output:q} > {log} 2>&1"
 
@@ -174,4 +174,4 @@ rule report_page:
         config=flow.config_spec(PLAN),
         code=code_hash("frcore.report_stage"),
     shell:
-        "python {SCRIPTS}/make_report.py --config {params.config:q} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/make_report.py --config {params.config:q} --out {output:q} > {log} 2>&1'

@@ -32,6 +32,6 @@ rule restore_faces:
         ),
         code=lambda wc: method_code(wc.model),
     shell:
-        "python {SCRIPTS}/restore_faces.py --name {wildcards.model} --spec {params.spec:q}"
+        'python "$SCRIPTS"/restore_faces.py --name {wildcards.model} --spec {params.spec:q}'
         " {params.weights} --images {input.images:q} --table {input.table:q}"
         " --out-dir {output.images:q} --out-csv {output.table:q} > {log} 2>&1"

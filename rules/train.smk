@@ -38,8 +38,8 @@ rule train_model:
         spec=lambda wc: PLAN.training_spec(wc.model),
         launch=lambda wc, resources: flow.launcher(resources.get("gpu", 0)),
         state=f"{OUT}/models/{{model}}/state",
-        results=OUT,
-        root=RES,
+        results=lambda wc: OUT,
+        root=lambda wc: RES,
         helpers=lambda wc: " ".join(
             f"--helper {r}='{p}'" for r, p in helper_paths(wc.model)
         ),
@@ -48,6 +48,6 @@ rule train_model:
             for name in PLAN.training_assets(wc.model)
         ),
     shell:
-        "{params.launch} {SCRIPTS}/train_model.py --name {wildcards.model} --spec {params.spec:q}"
+        '{params.launch} "$SCRIPTS"/train_model.py --name {wildcards.model} --spec {params.spec:q}'
         " --results {params.results:q} {params.helpers} {params.assets} --threads {threads}"
         " --state {params.state:q} --out $(dirname {output.weights:q}) > {log} 2>&1"

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from frcore.faces.build import read_table
 from frcore.restore import load_entry, restore_folder
 from frcore.train import pairs, pick_device
@@ -19,6 +21,7 @@ parser.add_argument("--out-dir", required=True, type=Path)
 parser.add_argument("--out-csv", required=True, type=Path)
 a = parser.parse_args()
 
+torch.set_num_threads(1)  # jobs run side by side
 restorer = load_entry(a.name, a.spec, pairs(a.weights), pick_device(a.device))
 ids = [row["id"] for row in read_table(a.table)]
 print(restore_folder(ids, a.images, a.out_dir, a.out_csv, restorer, a.spec["seed"]))

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from frcore import assets
 from frcore.config import Protocol
 from frcore.faces.build import face_files, read_table
@@ -21,6 +23,7 @@ for name in ("images", "status", "table", "faces", "truth", "resources", "out-im
 parser.add_argument("--device", default="auto")
 a = parser.parse_args()
 
+torch.set_num_threads(1)  # jobs run side by side
 truth, parts = dict(face_files(a.table, a.faces, "test")), assets.present(a.resources)
 frame, seed = (a.frame["crop_scale"], a.frame["crop_shift"]), seed_for(a.seed, a.cell)
 write_scores(read_table(a.status), a.images, truth, a.truth, a.protocol, parts, *frame, seed,

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from frcore import assets
 from frcore.config import Protocol
 from frcore.faces.build import face_files
@@ -19,6 +21,7 @@ parser.add_argument("--device", default="auto")
 parser.add_argument("--out", required=True, type=Path)
 a = parser.parse_args()
 
+torch.set_num_threads(1)  # jobs run side by side
 test = face_files(a.table, a.faces, "test", a.limit)
 train = face_files(a.table, a.faces, "train")
 write_truth(test, train, a.protocol, assets.present(a.resources), a.out, pick_device(a.device))

@@ -1,0 +1,110 @@
+"""The performance table: its arithmetic and its print, with a clock that the test turns."""
+
+import csv
+
+import pytest
+
+from frcore import bench
+from frcore.bench import Row, measure, number, table, write_csv
+
+
+class Clock:
+    """Stands still but for what the measured calls add."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call(self, *seconds: float):
+        """A call that takes these times in turn, the last one from then on."""
+        left = list(seconds)
+
+        def run():
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return run
+
+
+def test_median_ignores_one_slow_repeat():
+    clock = Clock()
+    warm_up = 9.0
+    found = measure({"ours": clock.call(warm_up, 0.5, 0.5, 3, 0.5, 1)}, 5, clock)
+    assert found["ours"] == pytest.approx((0.5, 0.5, 3, 0.5, 1))
+    row = Row("g", "w", "images/s", items=10, seconds=found["ours"])
+    assert row.record()["median"] == "20.0"
+
+
+def test_quick_calls_are_repeated_within_a_repeat():
+    clock, count = Clock(), []
+
+    def call():
+        count.append(1)
+        clock.now += 0.001
+
+    found = measure({"ours": call}, 3, clock)
+    assert found["ours"] == pytest.approx((0.001,) * 3)
+    assert len(count) == 2 + 3 * round(bench.LEAST_SECONDS / 0.001)
+
+
+def test_turns_and_limits():
+    clock, order = Clock(), []
+
+    def take(name, seconds):
+        def run():
+            order.append(name)
+            clock.now += seconds
+
+        return run
+
+    found = measure({"ours": take("a", 1), "peer": take("b", 2)}, 9, clock)
+    assert order == ["a", "b"] * 4  # warm-up, then three repeats: 9 s are more than MOST_SECONDS
+    assert found == {"ours": (1, 1, 1), "peer": (2, 2, 2)}
+    assert len(measure({"ours": take("c", bench.TOO_LONG + 1)}, 5, clock)["ours"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.6, "1230"), (12.345, "12.3"), (0.012345, "0.0123"), (0, "0"), (999.6, "1000")],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_units_and_ratio():
+    row = Row("g", "w", "pairs/s", 8, (2.0, 4.0, 4.0), "other", (8.0, 8.0, 8.0)).record()
+    assert (row["median"], row["peer_median"], row["ratio"]) == ("2.00", "1.00", "2.00")
+    assert row["spread"] == "±25%"
+    assert row["repeats"] == "3"
+    assert Row("g", "w", "ms/image", 4, (0.1,)).record()["median"] == "25.0"
+    assert Row("g", "w", "s", 1, (9.0,)).record()["median"] == "9.00"
+
+
+def test_table_and_csv(tmp_path):
+    rows = [
+        Row("faces", "one", "faces/s", 10, (1.0, 1.0)),
+        Row("metrics", "psnr", "pairs/s", 10, (1.0,), "scikit-image", (0.5,), note="same images"),
+        Row("metrics", "lpips", "pairs/s", 0, note="no weights: alexnet"),
+        Row("metrics", "ssim", "pairs/s", 10, (1.0,), note="same images"),
+    ]
+    lines = table(rows).splitlines()
+    assert lines[0].split() == [*bench.COLUMNS[:7], "peer's", "ratio"]
+    assert lines[3] == ""  # between groups
+    assert lines[4].endswith("0.500")
+    assert "psnr [1]" in lines[4] and "lpips [2]" in lines[5] and "ssim [1]" in lines[6]
+    assert lines[-2:] == ["[1] same images", "[2] no weights: alexnet"]
+    # numbers of a column end below each other
+    assert len({line.index("/s") for line in lines if "/s" in line}) <= 2
+
+    write_csv(tmp_path / "bench.csv", rows, "a machine")
+    with (tmp_path / "bench.csv").open(encoding="utf-8", newline="") as opened:
+        read = list(csv.DictReader(opened))
+    assert [row["median"] for row in read] == ["10.0", "10.0", "-", "10.0"]
+    assert {row["machine"] for row in read} == {"a machine"}
+
+
+def test_unknown_group_is_named(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "facez"])
+    assert "facez" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""Weights files describe themselves and load strictly; states survive damage."""
+
+import pytest
+import torch
+from torch import nn
+
+from frcore import checkpoint
+
+
+def test_weights_file_keeps_tensors_and_card(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    card = {"method": "x", "images_seen": 3, "settings": {"a": [1, 2]}}
+    path = tmp_path / "w.safetensors"
+    checkpoint.save_weights(path, {"model": net.state_dict()}, card)
+    networks, read = checkpoint.load_weights(path)
+    assert read == card == checkpoint.read_card(path)
+    assert all(torch.equal(v, networks["model"][k]) for k, v in net.state_dict().items())
+    again = tmp_path / "again.safetensors"
+    checkpoint.save_weights(again, {"model": net.state_dict()}, card)
+    assert path.read_bytes() == again.read_bytes()
+    assert path.stat().st_mode & 0o044  # others may read it
+
+
+def test_half_precision_halves_floats_and_refuses_overflow():
+    state = {"w": torch.tensor([1.0, 2.5]), "n": torch.tensor(7)}
+    halved = checkpoint.half_precision(state)
+    assert halved["w"].dtype == torch.float16 and halved["n"].dtype == torch.int64
+    with pytest.raises(checkpoint.WeightsError, match="float16"):
+        checkpoint.half_precision({"w": torch.tensor([1e6])})
+
+
+def test_strict_loading_names_the_differences():
+    net = nn.Linear(2, 3)
+    good = net.state_dict()
+    with pytest.raises(checkpoint.WeightsError, match=r"missing \['bias'\]"):
+        checkpoint.load_strict(net, {"weight": good["weight"]}, "f")
+    with pytest.raises(checkpoint.WeightsError, match=r"unexpected \['more'\]"):
+        checkpoint.load_strict(net, {**good, "more": good["bias"]}, "f")
+    with pytest.raises(checkpoint.WeightsError, match=r"file \(2, 2\), network \(3, 2\)"):
+        checkpoint.load_strict(net, {**good, "weight": torch.zeros(2, 2)}, "f")
+
+
+def test_foreign_and_damaged_weights_files_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_weights(path)
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(checkpoint.WeightsError, match="not a weights file"):
+        checkpoint.load_weights(path)
+
+
+def test_state_falls_back_to_the_one_before(tmp_path):
+    assert checkpoint.load_state(tmp_path) is None
+    checkpoint.save_state(tmp_path, {"n": 1})
+    checkpoint.save_state(tmp_path, {"n": 2})
+    assert checkpoint.load_state(tmp_path) == {"n": 2}
+    newest = tmp_path / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:40])
+    assert checkpoint.load_state(tmp_path) == {"n": 1}
+
+
+def test_state_that_would_execute_code_is_not_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("executed",))
+
+    torch.save({"x": Bomb()}, tmp_path / "state.pt")
+    assert checkpoint.load_state(tmp_path) is None

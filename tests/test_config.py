@@ -1,0 +1,119 @@
+"""The configuration is checked strictly, at once, and says what to change."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from frcore.config import ConfigError, Protocol, load_config, load_protocol, load_settings
+from frcore.registry import METHODS, nearest
+from frcore.workflow import open_plan, settings_fields
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def data() -> dict:
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def mistakes(data) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+    assert all("\n" not in line for line in caught.value.mistakes)
+    return caught.value.mistakes
+
+
+def test_default_configuration_is_valid(data):
+    config = load_config(data)
+    assert set(config.run.models) <= set(config.models)
+    assert load_config(ROOT / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("sed", 1, ["sed", "did you mean 'seed'?"]),
+        ("run.modles", [], ["run.modles", "did you mean 'models'?"]),
+        ("datasets.orl.cropscale", 1, ["datasets.orl.cropscale", "did you mean 'crop_scale'?"]),
+        ("models.fpn_64.train.bacth", 4, ["models.fpn_64.train.bacth", "did you mean 'batch'?"]),
+        ("datasets.orl.size", -3, ["datasets.orl.size", "got -3"]),
+        ("datasets.orl.detector", "haar", ["datasets.orl.detector", "got 'haar'"]),
+        ("models.fpn_64.method", "fpm", ["models.fpn_64.method", "did you mean 'fpn'?"]),
+        ("run.datasets", ["olr"], ["run.datasets", "'olr'", "did you mean 'orl'?"]),
+        ("run.models", ["psfrgan64"], ["run.models", "did you mean 'psfrgan_64'?"]),
+        ("models.psfrgan_64.settings.parser", "fnp_64", ["settings.parser", "'fpn_64'?"]),
+        ("models.bicubic.train", {}, ["models.bicubic.train", "is not trained"]),
+        ("datasets.orl.split", {"train": 0.9, "test": 0.2}, ["datasets.orl.split", "sum to 1"]),
+        ("datasets.orl.source", "folder", ["datasets.orl", "needs path:"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_key_and_fix(data, path, value, words):
+    *parents, last = path.split(".")
+    place = data
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    found = mistakes(data)
+    assert len(found) == 1, found
+    for word in words:
+        assert word in found[0]
+
+
+def test_all_mistakes_are_told_at_once(data):
+    data["sed"] = 1
+    data["datasets"]["orl"]["sise"] = 64
+    data["models"]["fpn_64"]["train"]["batch"] = 0
+    assert len(mistakes(data)) == 3
+
+
+def test_trained_method_needs_a_plan_or_weights(data):
+    del data["models"]["fpn_64"]["train"]
+    assert "needs train: or weights:" in mistakes(data)[0]
+    data["models"]["fpn_64"]["weights"] = "somewhere.safetensors"
+    load_config(data)
+
+
+def test_training_sets_of_one_model_must_have_one_size(data):
+    data["datasets"]["orl"]["size"] = 128
+    data["models"]["fpn_64"]["train"]["datasets"] = ["digiface", "orl"]
+    assert "differ in size" in mistakes(data)[0]
+
+
+def test_plan_stops_with_lines_and_no_traceback(data, capsys):
+    wrong = copy.deepcopy(data)
+    wrong["models"]["fpn_64"]["settings"]["bas"] = 8
+    with pytest.raises(SystemExit):
+        open_plan(wrong, ROOT)
+    told = capsys.readouterr().err
+    assert told == "config: models.fpn_64.settings.bas: unknown key (did you mean 'base'?)\n"
+    wrong = copy.deepcopy(data)
+    wrong["run"]["published"] = ["PSFR-GAN T9"]
+    with pytest.raises(SystemExit):
+        open_plan(wrong, ROOT)
+    assert "run.published: no table 'PSFR-GAN T9'" in capsys.readouterr().err
+
+
+def test_protocol_names_and_digest():
+    protocol = load_protocol("faces64")
+    assert protocol.digest() == protocol.model_copy(update={"title": "x", "note": "y"}).digest()
+    assert protocol.digest() != protocol.model_copy(update={"size": 128}).digest()
+    with pytest.raises(ConfigError, match="did you mean 'faces64'"):
+        load_protocol("face64")
+    with pytest.raises(ConfigError, match="did you mean 'psnr_rgb'"):
+        load_settings(Protocol, {"metrics": ["psnr_rbg"]})
+    with pytest.raises(ConfigError, match="crop must be 0"):
+        load_settings(Protocol, {"metrics": ["id_dlib"], "crop": 4})
+
+
+def test_settings_fields_read_without_import_are_the_real_ones():
+    from frcore.registry import load_method
+
+    for name, row in METHODS.items():
+        assert settings_fields(row.module) == list(load_method(name).Settings.model_fields)
+
+
+def test_nearest_lists_what_is_known_when_nothing_is_near():
+    assert nearest("zzz", ["b", "a"]) == "(known: a, b)"
