@@ -126,6 +126,12 @@ def train(
         if state is not None and state["fingerprint"] != fingerprint:
             log("settings, data or code changed since the saved state: starting over")
             state = None
+        elif (
+            state is not None
+            and state["images_seen"] > math.ceil(plan.images / plan.batch) * plan.batch
+        ):
+            log("the saved state has seen more images than are asked for: starting over")
+            state = None
         if state is not None:
             for name, network in trainer.networks.items():
                 network.load_state_dict(state["networks"][name])
@@ -142,6 +148,7 @@ def train(
 
         def save():
             if rank == 0:
+                _check_finite(trainer, seen, plan.state)
                 history.flush()
                 schedulers = getattr(trainer, "schedulers", {})
                 checkpoint.save_state(
@@ -232,6 +239,8 @@ def train_model(
     """
     method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
     settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    log(f"device {device}, CUDA_VISIBLE_DEVICES={cards}")
     # the starting weights depend on the entry's seed alone
     torch.manual_seed(seed_for(entry.seed, name, "init"))
     model = method.build(settings).to(device, memory_format=torch.channels_last)
@@ -292,7 +301,7 @@ def train_model(
         settings=settings.model_dump(),
         datasets=plan_of.datasets,
         degradations=plan_of.degradations,
-        images_seen=plan_of.images,
+        images_seen=math.ceil(plan_of.images / plan_of.batch) * plan_of.batch,
         images_before=before["images_seen"],
         batch=plan_of.batch,
         seed=entry.seed,
@@ -437,6 +446,17 @@ def make_card(
     }
 
 
+def _check_finite(trainer, seen: int, state: Path) -> None:
+    """Raise NotFinite before weights that a last step spoiled replace the good state."""
+    for name, network in trainer.networks.items():
+        for key, tensor in network.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise NotFinite(
+                    f"{name}: {key} is not finite at {seen} images; "
+                    f"the last good state is kept in {state}"
+                )
+
+
 def _average(average: nn.Module, model: nn.Module, batch: int, half_life: float) -> None:
     """average <- average + (1 - beta) (model - average), beta from a half-life in images."""
     beta = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
@@ -467,10 +487,7 @@ class _History:
         self.path, self.rank, self.rows = path, rank, []
         if rank == 0 and path.is_file():
             with open(path, newline="") as opened:
-                for row in csv.DictReader(opened):
-                    with contextlib.suppress(TypeError, ValueError):  # a half-written last line
-                        if int(row["images"]) <= seen:
-                            self.rows.append(row)
+                self.rows = [row for row in csv.DictReader(opened) if int(row["images"]) <= seen]
         if seen == 0:
             self.rows = []
 
@@ -539,6 +556,7 @@ def _any(stopping: bool, ranks: int, device: torch.device) -> bool:
 def _leave_processes(ranks: int) -> None:
     if ranks > 1:
         dist.barrier()
+        dist.destroy_process_group()
 
 
 def _share(trainer) -> None:

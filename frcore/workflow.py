@@ -3,6 +3,7 @@
 Everything here is a function of the configuration alone, so that the rules stay free of logic.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -347,9 +348,11 @@ def clear_after_kill(folder: str | Path) -> None:
     ]
     for process in orphans:
         print(f"stopping a job of a killed run: {' '.join(process.info['cmdline'])[:120]}")
-        process.terminate()  # a training saves its state
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()  # a training saves its state
     for process in psutil.wait_procs(orphans, timeout=60)[1]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     shutil.rmtree(folder / ".snakemake" / "locks", ignore_errors=True)
 
 

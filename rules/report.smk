@@ -24,7 +24,7 @@ rule join_scores:
         "../envs/frcore.yaml"
     params:
         config=flow.config_spec(PLAN),
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.stage"),
     shell:
         'python "$SCRIPTS"/join_scores.py --config {params.config:q} --out {output:q} > {log} 2>&1'
 
@@ -48,7 +48,7 @@ rule comparison:
         "../envs/frcore.yaml"
     params:
         titles=flow.titles(PLAN),
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.table"),
     shell:
         'python "$SCRIPTS"/make_table.py --scores {input:q} --titles {params.titles:q}'
         " --out-csv {output.csv:q} --out-md {output.md:q} --out-tex {output.tex:q} > {log} 2>&1"
@@ -76,7 +76,7 @@ rule plot_scores:
         metrics=PLAN.protocol.metrics,
         folder=lambda wc: f"{OUT}/figures/scores",
         titles=flow.titles(PLAN),
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.figures"),
     shell:
         'python "$SCRIPTS"/plot_scores.py --scores {input:q} --metrics {params.metrics:q}'
         " --titles {params.titles:q} --out {params.folder:q} > {log} 2>&1"
@@ -99,7 +99,7 @@ rule plot_training:
         "../envs/frcore.yaml"
     params:
         titles=flow.titles(PLAN),
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.figures"),
     shell:
         'python "$SCRIPTS"/plot_training.py --histories {input:q} --titles {params.titles:q}'
         " --out {output:q} > {log} 2>&1"
@@ -132,7 +132,7 @@ rule panel:
         titles=flow.titles(PLAN),
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         n=CFG.run.panel,
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.figures"),
     shell:
         'python "$SCRIPTS"/make_panel.py --titles {params.titles:q} --restored {input.restored:q}'
         " --degraded {input.degraded:q} --drawn {input.drawn:q} --table {input.table:q}"
@@ -172,6 +172,6 @@ rule report_page:
         "../envs/frcore.yaml"
     params:
         config=flow.config_spec(PLAN),
-        code=code_hash("frcore.report_stage"),
+        code=code_hash("frcore.report.stage"),
     shell:
         'python "$SCRIPTS"/make_report.py --config {params.config:q} --out {output:q} > {log} 2>&1'

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,27 +45,43 @@ def resources():
 
 @pytest.fixture(scope="session")
 def snakemake():
-    """`snakemake(folder, *words)` -> finished process, run in `folder`."""
+    """`snakemake(folder, *words)` -> finished process of the Snakefile in `folder`."""
 
-    def call(folder: Path, *words: str, timeout: int = 600, **options):
-        command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), *words]
+    def call(folder: Path, *words, timeout: float = 600, env=None):
         return subprocess.run(
-            command,
+            [sys.executable, "-m", "snakemake", *map(str, words)],
             cwd=folder,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, "FRCORE_RESOURCES": str(ROOT / "resources")},
-            **options,
+            env={**os.environ, **(env or {})},
         )
 
     return call
 
 
-@pytest.fixture
-def workplace(tmp_path, resources):
-    """A folder to run the workflow in, with the assets of the toy run in resources/."""
-    root = resources("digiface_generator", "dlib_68", "mobilenet_v2", "dlib_resnet")
-    (tmp_path / "resources").symlink_to(root)
-    shutil.copytree(ROOT / "slurm", tmp_path / "slurm")
-    return tmp_path
+@pytest.fixture(scope="session")
+def clone(resources):
+    """`clone(folder)` -> a copy of the project there, with the toy run's assets in resources/."""
+
+    def copy(folder: Path) -> Path:
+        names = ("digiface_generator", "dlib_68", "mobilenet_v2", "dlib_resnet")
+        root = resources(*names)
+        skipped = (".*", "resources", "results", "__pycache__", "*.egg-info", "build")
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*skipped))
+        for name in names:  # the workflow must not see, or write, what other tests fetched
+            shutil.copytree(root / name, folder / "resources" / name, copy_function=os.link)
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def toy(clone, snakemake, tmp_path_factory):
+    """A copy of the project (with a space in its path) after an uninterrupted toy run."""
+    folder = clone(tmp_path_factory.mktemp("toy") / "a project")
+    started = time.monotonic()
+    process = snakemake(folder, "--cores", 2, "--configfile", "tests/toy.yaml")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-6000:]
+    print(f"toy run: {time.monotonic() - started:.0f} s")
+    return folder

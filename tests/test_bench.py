@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from frcore import bench
-from frcore.bench import Row, measure, number, table, write_csv
+from frcore.bench import Row, exponent, measure, number, table, write_csv
 
 
 class Clock:
@@ -70,6 +70,11 @@ def test_turns_and_limits():
 )
 def test_number(value, text):
     assert number(value) == text
+
+
+def test_exponent():
+    assert exponent(4.4e-16) == -15
+    assert exponent(1.0) == 1
 
 
 def test_units_and_ratio():

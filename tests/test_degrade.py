@@ -16,7 +16,7 @@ import yaml
 from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
-from frcore import degrade, images, seeds
+from frcore import degrade, images, jpeg, seeds
 from frcore.recipes import Recipe
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV comes with albumentations")
@@ -375,7 +375,7 @@ def test_small_picture_comes_back(filter, antialias):
 
 
 def real_jpeg(face, quality, subsampling="4:2:0"):
-    pixels = degrade.jpeg_real(images.to_uint8(face)[0], quality, subsampling)
+    pixels = jpeg.jpeg_real(images.to_uint8(face)[0], quality, subsampling)
     return images.to_float(pixels.copy())
 
 
@@ -384,7 +384,7 @@ def test_tables_are_libjpegs(quality):
     buffer = io.BytesIO()
     Image.fromarray(images.to_uint8(faces())[0]).save(buffer, "JPEG", quality=quality)
     theirs = Image.open(buffer).quantization
-    ours = degrade.jpeg_tables(quality).reshape(2, 64)
+    ours = jpeg.jpeg_tables(quality).reshape(2, 64)
     assert ours.tolist() == [list(theirs[0]), list(theirs[1])]
 
 
@@ -393,7 +393,7 @@ def test_tables_are_libjpegs(quality):
 def test_simulated_jpeg_is_libjpeg(quality, subsampling):
     for side in (64, 33, 23, 17, 16, 8):
         face = faces(side=side, seed=side)
-        simulated = degrade.jpeg_simulated(face, quality, subsampling)
+        simulated = jpeg.jpeg_simulated(face, quality, subsampling)
         real = real_jpeg(face, quality, subsampling)
         # libjpeg's cosines have 13 bits: a coefficient near a half may round the other way
         assert (simulated - real).abs().mean() * 255 < 0.3, side
@@ -405,7 +405,7 @@ def test_simulated_jpeg_edges_are_libjpegs():
     """Sides that are no multiples of 16, and chroma too narrow to smooth."""
     for height, width in [(64, 50), (3, 40), (40, 3), (1, 1), (31, 2), (18, 18)]:
         face = faces(seed=3)[:, :, :height, :width]
-        simulated = degrade.jpeg_simulated(face, 60)
+        simulated = jpeg.jpeg_simulated(face, 60)
         assert simulated.shape == face.shape
         assert (simulated - real_jpeg(face, 60)).abs().max() * 255 < 6.5, (height, width)
         assert (simulated - real_jpeg(face, 60)).abs().mean() * 255 < 0.3, (height, width)
@@ -416,9 +416,9 @@ def test_chroma_is_smoothed_like_libjpeg():
     face = torch.full((1, 3, 32, 32), 0.5)
     face[:, 0, :, 9:20] = 0.8
     face = (face * 255).round() / 255
-    simulated, real = degrade.jpeg_simulated(face, 100), real_jpeg(face, 100)
+    simulated, real = jpeg.jpeg_simulated(face, 100), real_jpeg(face, 100)
     assert (simulated - real).abs().max() * 255 < 2.5
-    assert (degrade.jpeg_simulated(face, 100, "4:4:4") - real).abs().max() * 255 > 10
+    assert (jpeg.jpeg_simulated(face, 100, "4:4:4") - real).abs().max() * 255 > 10
     repeated = face[:, :, :, ::2].repeat_interleave(2, dim=3)  # pixels repeated, not smoothed
     assert (repeated - real).abs().max() * 255 > 10
 
@@ -431,7 +431,7 @@ def test_simulated_jpeg_against_albumentations(quality):
     transform = albumentations.ImageCompression(quality_range=(quality, quality), p=1)
     theirs = images.to_float(transform(image=images.to_uint8(face)[0])["image"])
     # OpenCV carries its own build of libjpeg, a little different from Pillow's
-    assert abs(psnr(degrade.jpeg_simulated(face, quality), face) - psnr(theirs, face)) < 0.3
+    assert abs(psnr(jpeg.jpeg_simulated(face, quality), face) - psnr(theirs, face)) < 0.3
 
 
 def test_high_quality_keeps_smooth_images():
@@ -439,14 +439,14 @@ def test_high_quality_keeps_smooth_images():
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     smooth = torch.stack([0.3 + 0.4 * x, 0.4 + 0.3 * y, 0.5 + 0.2 * x * y])[None]
     for rounding in ("hard", "cubic", "straight_through"):
-        assert psnr(degrade.jpeg_simulated(smooth, 95, rounding=rounding), smooth) > 35
+        assert psnr(jpeg.jpeg_simulated(smooth, 95, rounding=rounding), smooth) > 35
 
 
 @pytest.mark.parametrize("rounding", GRADIENT_ROUNDINGS)
 def test_jpeg_gradient(rounding):
     face = (0.1 + 0.8 * faces()).requires_grad_()
     weights = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (degrade.jpeg_simulated(face, 50, rounding=rounding) * weights).sum().backward()
+    (jpeg.jpeg_simulated(face, 50, rounding=rounding) * weights).sum().backward()
     assert torch.isfinite(face.grad).all()
     assert (face.grad != 0).float().mean() > 0.99
 
@@ -455,23 +455,23 @@ def test_straight_through_gradient_is_that_of_the_unrounded_codec():
     """4:4:4 without rounding is the identity, so its gradient must be (nearly) the weights."""
     face = (0.1 + 0.8 * faces()).requires_grad_()
     weights = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (degrade.jpeg_simulated(face, 50, "4:4:4") * weights).sum().backward()
+    (jpeg.jpeg_simulated(face, 50, "4:4:4") * weights).sum().backward()
     assert torch.allclose(face.grad, weights, atol=1e-3)
 
 
 def test_hard_rounding_has_values_but_no_gradient():
     face = (0.1 + 0.8 * faces()).requires_grad_()
-    hard = degrade.jpeg_simulated(face, 50, rounding="hard")
-    assert torch.equal(hard, degrade.jpeg_simulated(face, 50, rounding="straight_through"))
-    assert not torch.equal(hard, degrade.jpeg_simulated(face, 50, rounding="cubic"))
+    hard = jpeg.jpeg_simulated(face, 50, rounding="hard")
+    assert torch.equal(hard, jpeg.jpeg_simulated(face, 50, rounding="straight_through"))
+    assert not torch.equal(hard, jpeg.jpeg_simulated(face, 50, rounding="cubic"))
     assert not hard.requires_grad or not torch.autograd.grad(hard.sum(), face)[0].any()
 
 
 def test_each_image_has_its_own_quality():
     batch = faces(3)
-    together = degrade.jpeg_simulated(batch, torch.tensor([10, 50, 95]))
+    together = jpeg.jpeg_simulated(batch, torch.tensor([10, 50, 95]))
     for i, quality in enumerate([10, 50, 95]):
-        alone = degrade.jpeg_simulated(batch[i : i + 1], quality)
+        alone = jpeg.jpeg_simulated(batch[i : i + 1], quality)
         assert torch.allclose(together[i : i + 1], alone, atol=1e-6)
 
 
@@ -487,7 +487,7 @@ def test_each_image_has_its_own_quality():
 )
 def test_jpeg_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        degrade.jpeg_simulated(faces(), **arguments)
+        jpeg.jpeg_simulated(faces(), **arguments)
 
 
 # ------------------------------------------------------------------------------- colour

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import struct
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,10 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
-from frcore import report
 from frcore.config import ROOT, Protocol, load_config
 from frcore.registry import METRICS, MetricRow
+from frcore.report import figures
+from frcore.report.page import html_report
+from frcore.report.stage import model_facts
+from frcore.report.table import (
+    PRINTED_HIGHER_IS_BETTER,
+    PUBLISHED,
+    _resample_counts,
+    bootstrap_interval,
+    comparison,
+    join_scores,
+)
 
 SHARED = {"min_side": 1, "needs_truth": True, "assets": ()}
 TOY = {
@@ -56,13 +68,13 @@ def write(root, model, values, sets=None, dataset="d", degradation="g"):
 def join(root, files, proto, **more):
     out = root / "scores.csv"
     more.setdefault("models", MODELS)
-    report.join_scores(files, protocol=proto, protocol_name="toy", out=out, **more)
+    join_scores(files, protocol=proto, protocol_name="toy", out=out, **more)
     return pd.read_csv(out, dtype=str, keep_default_na=False)
 
 
 def tables(root, titles=TITLES):
     paths = [root / f"comparison.{kind}" for kind in ("csv", "md", "tex")]
-    report.comparison(root / "scores.csv", *paths, titles)
+    comparison(root / "scores.csv", *paths, titles)
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
@@ -97,8 +109,8 @@ def test_interval_of_a_constant_is_the_constant(tmp_path):
 
 def test_interval_agrees_with_theory():
     values = np.random.default_rng(1).normal(size=400)
-    counts = report._resample_counts(400, 4000, "x")
-    low, high = report.bootstrap_interval(values, counts)
+    counts = _resample_counts(400, 4000, "x")
+    low, high = bootstrap_interval(values, counts)
     expected = 1.96 * values.std() / 20
     assert abs((high - low) / 2 - expected) < 0.05 * expected
     assert (counts.sum(1) == 400).all() and counts.shape == (4000, 400)
@@ -226,7 +238,7 @@ def test_wrong_arguments_are_errors(tmp_path):
 
 
 def test_published_csv_is_whole():
-    table = pd.read_csv(report.PUBLISHED, dtype=str, keep_default_na=False)
+    table = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
     counts = table.groupby(["paper", "table"]).size().to_dict()
     assert counts == {
         ("DL-ST", "T1"): 6, ("DL-ST", "T2"): 30, ("DL-ST", "T3"): 12, ("DL-ST", "T4"): 12,
@@ -240,7 +252,7 @@ def test_published_csv_is_whole():
     assert (table["value"] == "").sum() == 20
     assert table.loc[table["value"] == "", "note"].str.contains("not reported").all()
     table["value"].replace("", "0").astype(float)
-    assert set(table["metric"]) == set(report.PRINTED_HIGHER_IS_BETTER)
+    assert set(table["metric"]) == set(PRINTED_HIGHER_IS_BETTER)
     # RDFR quotes its x8 numbers twice; the gain over PSFRGAN that LCQS claims follows from T1
     cell = table.set_index(key)["value"]
     at = ("RDFR", "CelebA-HQ (3k)", "SRx8", "PSNR")
@@ -386,7 +398,7 @@ def test_panel_places_faces_and_crosses_out_what_is_missing(tmp_path):
             Image.fromarray(made[column, name]).save(tmp_path / column / f"{name}.png")
     (tmp_path / "net" / "q.png").unlink()
     columns = [("Degraded", tmp_path / "low"), ("A net", tmp_path / "net")]
-    missing = report.panel(["p", "q"], columns, tmp_path / "p.png", "Two faces.")
+    missing = figures.panel(["p", "q"], columns, tmp_path / "p.png", "Two faces.")
     assert missing == [("q", "A net")]
     sheet = pixels(tmp_path / "p.png").astype(int)
 
@@ -411,10 +423,10 @@ def test_panel_places_faces_and_crosses_out_what_is_missing(tmp_path):
 def test_panel_bytes_and_large_faces(tmp_path):
     Image.new("RGB", (512, 512), "red").save(tmp_path / "p.png")
     for out in ("one", "two"):
-        report.panel(["p", "lost"], [("A", tmp_path)], tmp_path / f"{out}.jpg.png")
+        figures.panel(["p", "lost"], [("A", tmp_path)], tmp_path / f"{out}.jpg.png")
     first = (tmp_path / "one.jpg.png").read_bytes()
     assert first == (tmp_path / "two.jpg.png").read_bytes()
-    assert (pixels(tmp_path / "one.jpg.png") == (255, 0, 0)).all(-1).sum() == report.TILE_MAX**2
+    assert (pixels(tmp_path / "one.jpg.png") == (255, 0, 0)).all(-1).sum() == figures.TILE_MAX**2
 
 
 def test_plot_scores_draws_every_model_and_is_reproducible(tmp_path):
@@ -426,31 +438,31 @@ def test_plot_scores_draws_every_model_and_is_reproducible(tmp_path):
     join(tmp_path, files, protocol("t_up", "t_down"))
     for out in ("1", "2"):
         paths = (tmp_path / f"{out}.png", tmp_path / f"{out}.svg")
-        report.plot_scores(tmp_path / "scores.csv", "t_up", *paths, TITLES)
+        figures.plot_scores(tmp_path / "scores.csv", "t_up", *paths, TITLES)
     svg = (tmp_path / "1.svg").read_text()
     for text in ("Up, dB", "higher is better", "x · g", "y · g", "Ay", "Bee", "Cee", ">–<"):
         assert text in svg
     for kind in ("png", "svg"):
         assert (tmp_path / f"1.{kind}").read_bytes() == (tmp_path / f"2.{kind}").read_bytes()
-    report.plot_scores(tmp_path / "scores.csv", "t_down", tmp_path / "3.png", tmp_path / "3.svg")
+    figures.plot_scores(tmp_path / "scores.csv", "t_down", tmp_path / "3.png", tmp_path / "3.svg")
     assert "no value (not in the score file)" in (tmp_path / "3.svg").read_text()
     with pytest.raises(ValueError, match="no measured t_upp"):
-        report.plot_scores(tmp_path / "scores.csv", "t_upp", tmp_path / "4.png")
+        figures.plot_scores(tmp_path / "scores.csv", "t_upp", tmp_path / "4.png")
 
 
 def test_plot_training_has_a_panel_per_term(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text("images,seconds,l1,gan\n16,1,3,\n32,2,2,1\n48,3,1,2\n")
     (tmp_path / "b.csv").write_text("images,l1,never\n16,3,\n32,2,\n")
-    figures = []
-    monkeypatch.setattr(report, "_save", lambda figure, *paths: figures.append(figure))
-    report.plot_training({"A": tmp_path / "a.csv", "B": tmp_path / "b.csv"}, tmp_path / "t.png")
-    axes = [axis for axis in figures[0].axes if axis.get_visible()]
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, *paths: drawn.append(figure))
+    figures.plot_training({"A": tmp_path / "a.csv", "B": tmp_path / "b.csv"}, tmp_path / "t.png")
+    axes = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title(loc="left").strip() for axis in axes] == ["l1", "gan", "l1"]
     assert axes[1].lines[0].get_xydata().tolist() == [[32, 1], [48, 2]]
     assert {axis.get_xlabel() for axis in axes} == {"images seen"}
     (tmp_path / "c.csv").write_text("images,l1\n")
     with pytest.raises(ValueError, match="no history"):
-        report.plot_training({"C": tmp_path / "c.csv"}, tmp_path / "t.png")
+        figures.plot_training({"C": tmp_path / "c.csv"}, tmp_path / "t.png")
 
 
 # ---- the page ----------------------------------------------------------------------------------
@@ -532,7 +544,7 @@ def page(tmp_path):
     Image.new("RGB", (900, 300), "red").save(tmp_path / "plot.png", dpi=(150, 150))
 
     def make(**more):
-        report.html_report(
+        html_report(
             config,
             proto,
             "t",
@@ -599,5 +611,55 @@ def test_page_counts_the_data(page):
 
 
 def test_report_imports_no_torch():
-    code = "import sys, frcore.report; sys.exit('torch' in sys.modules)"
+    modules = "frcore.report.figures, frcore.report.stage"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ---- the rows' models --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("card", "source"),
+    [
+        ({"name": "mine", "method": "psfr_gan"}, "measured"),
+        ({"method": "psfr_gan", "source": "official_weights"}, "official_weights"),
+        (None, "official_weights"),
+    ],
+)
+def test_only_weights_of_the_authors_are_official(tmp_path, card, source):
+    path = tmp_path / "mine.safetensors"
+    tensors = {"net/key": np.zeros((2, 3), np.float32)}
+    save_file(tensors, path, metadata=card and {"card": json.dumps(card)})
+    assert facts_of(path) == {
+        "method": "psfr_gan", "seed": 7, "source": source, "note": "weights mine.safetensors",
+    }  # fmt: skip
+
+
+def header(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        b"PK\x03\x04" + bytes(range(256)),  # torch.save's archive
+        header(b'{"a": 1}\xff'),
+        header(b"[]"),
+        header(b'{"__metadata__": null}'),
+        header(b'{"__metadata__": {"card": "[1]"}}'),
+    ],
+)
+def test_weights_in_another_format_have_no_card(tmp_path, content):
+    path = tmp_path / "theirs.pth"
+    path.write_bytes(content)
+    assert facts_of(path)["source"] == "official_weights"
+
+
+def facts_of(weights):
+    entry = {"method": "psfr_gan", "seed": 7, "weights": str(weights)}
+    run = {"datasets": [], "degradations": [], "models": ["m"], "protocol": "t"}
+    empty = {"datasets": {}, "degradations": {}}
+    return model_facts(load_config({**empty, "models": {"m": entry}, "run": run}), "m")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frcore.faces.build import face_files, read_table
 from frcore.images import linked_folder
-from frcore.report import panel
+from frcore.report.figures import panel
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--titles", required=True, type=json.loads)

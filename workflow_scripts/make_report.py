@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from frcore.config import Config
-from frcore.report_stage import report_run
+from frcore.report.stage import report_run
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--config", required=True, type=Config.model_validate_json)

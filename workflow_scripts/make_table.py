@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from frcore.report import comparison
+from frcore.report.table import comparison
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--scores", required=True)

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from frcore.report import plot_scores
+from frcore.report.figures import plot_scores
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--scores", required=True)

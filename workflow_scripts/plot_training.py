@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from frcore.report import plot_training
+from frcore.report.figures import plot_training
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--histories", required=True, nargs="+", type=Path)

@@ -1,17 +1,19 @@
 """The report stage: where the pieces of a run are, and what its models' rows must say."""
 
 import json
+import struct
 from pathlib import Path
 
-from frcore import report
 from frcore.config import Config, load_protocol
 from frcore.registry import METHODS, METRICS
+from frcore.report.page import html_report
+from frcore.report.table import join_scores
 
 
 def join_run(config: Config, out: Path) -> None:
     """Write the long table of a run from its score files; one row a number."""
     results, run = Path(config.results), config.run
-    report.join_scores(
+    join_scores(
         [
             results / "scores" / model / dataset / f"{degradation}.csv"
             for model in run.models
@@ -32,7 +34,11 @@ def model_facts(config: Config, name: str) -> dict:
     entry = config.models[name]
     facts = {"method": entry.method, "seed": entry.seed}
     if entry.weights:
-        return facts | {"source": "official_weights", "note": f"weights {Path(entry.weights).name}"}
+        card = _card_of(Path(entry.weights))
+        # weights that frcore trained have a card; the authors' have none, or one that says so
+        official = card is None or card.get("source") == "official_weights"
+        source = "official_weights" if official else "measured"
+        return facts | {"source": source, "note": f"weights {Path(entry.weights).name}"}
     if not entry.train:
         return facts | {"note": "not trained"}
     card = json.loads((Path(config.results) / "models" / name / "weights.json").read_text())
@@ -47,6 +53,24 @@ def model_facts(config: Config, name: str) -> dict:
     return facts | {"note": "; ".join(notes)}
 
 
+def _card_of(path: Path) -> dict | None:
+    """The card in a weights file's safetensors header; None for a file without one.
+
+    checkpoint.read_card does the same and imports torch.
+    """
+    with open(path, "rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= path.stat().st_size - 8:
+            return None
+        header = opened.read(length)
+    try:
+        card = json.loads(json.loads(header)["__metadata__"]["card"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return card if isinstance(card, dict) else None
+
+
 def report_run(config: Config, out: Path) -> None:
     """Write the self-contained page of a run."""
     results, run = Path(config.results), config.run
@@ -54,7 +78,7 @@ def report_run(config: Config, out: Path) -> None:
     figures = results / "figures"
     trained = list(dict.fromkeys(_trained(config)))
     titles = {n: config.models[n].title or METHODS[config.models[n].method].title for n in trained}
-    report.html_report(
+    html_report(
         config,
         protocol,
         run.protocol,

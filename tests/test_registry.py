@@ -1,0 +1,218 @@
+"""Every row of the registry: built small, trained two steps, restores, saved and loaded back."""
+
+import ast
+import copy
+import importlib
+import inspect
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from frcore import assets, checkpoint
+from frcore.config import ConfigError, load_settings
+from frcore.registry import METHODS, load_method
+from frcore.workflow import settings_fields
+
+HELPERS = {"parser": "fpn"}  # role: the method of a helper net that can play it
+ALL = sorted(METHODS)
+TRAINED = [name for name in ALL if METHODS[name].trained]
+
+
+class Flat(nn.Module):
+    """Stands in for a perceptual net: the image, shrunk, under the names of the layers."""
+
+    def __init__(self, taps):
+        super().__init__()
+        self.taps = taps
+
+    def forward(self, images):
+        return {tap: F.avg_pool2d(images, 4) for tap in self.taps}
+
+
+def tiny(name):
+    """(module, settings, model, guide) of a method at its TINY size."""
+    module, row = load_method(name), METHODS[name]
+    settings = load_settings(module.Settings, {**module.TINY})
+    torch.manual_seed(0)
+    model = module.build(settings)
+    guide = {}
+    for role in row.helpers:
+        helper = load_method(HELPERS[role])
+        size = {"size": settings.size, "labels": getattr(settings, "labels", 10)}
+        net = helper.build(load_settings(helper.Settings, {**helper.TINY, **size}))
+        guide[role] = net.eval().requires_grad_(False)
+    taps = getattr(module, "STYLE_TAPS", {}).get(getattr(settings, "perceptual", None))
+    if taps:
+        guide["perceptual"] = Flat(taps)
+    return module, settings, model, guide
+
+
+def side(settings) -> int:
+    return getattr(settings, "size", 32)
+
+
+def batch_of(settings, seen=0, n=4):
+    generator = torch.Generator().manual_seed(seen)
+    s = side(settings)
+    coarse = torch.rand(n, 3, 4, 4, generator=generator)
+    truth = F.interpolate(coarse, size=(s, s), mode="bicubic").clamp(0, 1)
+    degraded = F.interpolate(F.avg_pool2d(truth, 4), scale_factor=4, mode="bilinear")
+    labels = torch.randint(0, getattr(settings, "labels", 2), (n, s, s), generator=generator)
+    return {"truth": truth, "degraded": degraded, "labels": labels, "images_seen": seen}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_row_and_module_agree(name):
+    row, module = METHODS[name], load_method(name)
+    for export in ("Settings", "TINY", "build", "restore"):
+        assert hasattr(module, export), export
+    assert hasattr(module, "make_trainer") == row.trained
+    assert row.role in ("method", "baseline", "helper")
+    assert row.data in ("paired", "unpaired", "none")
+    assert (row.data == "none") == (not row.trained)
+    assert row.title and row.paper
+    assert set(row.helpers) <= set(module.Settings.model_fields)
+    assert set(row.helpers) <= set(HELPERS), "name a method for the new role in HELPERS"
+    assert set(row.assets) <= set(assets.catalogue())
+    assert list(inspect.signature(module.build).parameters) == ["settings"]
+    words = ["model", "degraded", "guide", "generator"]
+    assert list(inspect.signature(module.restore).parameters) == words
+    # the graph reads the fields without importing torch
+    assert settings_fields(row.module) == list(module.Settings.model_fields)
+    for preset in ("TINY", "PAPER"):
+        load_settings(module.Settings, getattr(module, preset, {}))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_unknown_setting_is_refused_with_the_nearest(name):
+    module = load_method(name)
+    with pytest.raises(ConfigError, match="no_such_setting"):
+        load_settings(module.Settings, {"no_such_setting": 1})
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_steps_change_every_network_and_stay_finite(name):
+    module, settings, model, guide = tiny(name)
+    trainer = module.make_trainer(model, settings, guide)
+    assert trainer.networks["model"] is model
+    for network in trainer.networks.values():
+        network.train()
+    before = {key: copy.deepcopy(net.state_dict()) for key, net in trainer.networks.items()}
+    frozen = {key: copy.deepcopy(net.state_dict()) for key, net in guide.items()}
+    for seen in (0, 4):
+        losses = trainer.step(batch_of(settings, seen))
+        assert losses
+        for key, value in losses.items():
+            assert torch.isfinite(value.detach()).all(), key
+            assert value.numel() == 1, key
+    for key, network in trainer.networks.items():
+        for parameter, tensor in network.named_parameters():
+            assert torch.isfinite(tensor).all(), f"{key}.{parameter}"
+        changed = [
+            parameter
+            for parameter, tensor in network.named_parameters()
+            if not torch.equal(tensor, before[key][parameter])
+        ]
+        share = len(changed) / len(list(network.parameters()))
+        assert share > 0.8, f"{key}: only {share:.0%} of the tensors learn"
+    for key, network in guide.items():
+        assert all(torch.equal(v, frozen[key][k]) for k, v in network.state_dict().items()), key
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_labels_are_read_where_the_row_says_so(name):
+    module, settings, model, guide = tiny(name)
+    trainer = module.make_trainer(model, settings, guide)
+    batch = batch_of(settings)
+    del batch["labels"]
+    if METHODS[name].needs_labels:
+        with pytest.raises(KeyError, match="labels"):
+            trainer.step(batch)
+    else:
+        trainer.step(batch)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_restores_two_faces_the_same_alone_and_together(name):
+    module, settings, model, guide = tiny(name)
+    if model is not None:
+        model.eval()
+    degraded = batch_of(settings, n=2)["degraded"]
+    with torch.no_grad():
+        together, alone = (
+            module.restore(model, images, guide, torch.Generator().manual_seed(1))
+            for images in (degraded, degraded[:1])
+        )
+    assert together.shape == degraded.shape
+    assert torch.isfinite(together).all()
+    assert together.min() >= 0
+    assert together.max() <= 1
+    torch.testing.assert_close(together[:1], alone, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_saved_and_loaded_back_restores_the_same(name, tmp_path):
+    module, settings, model, guide = tiny(name)
+    card = {"method": name, "settings": settings.model_dump()}
+    path = tmp_path / "w.safetensors"
+    checkpoint.save_weights(path, {"model": model.state_dict()}, card)
+    networks, read = checkpoint.load_weights(path)
+    torch.manual_seed(99)
+    again = module.build(load_settings(module.Settings, read["settings"]))
+    degraded = batch_of(settings, n=2)["degraded"]
+
+    def restored(net):
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(1)
+            return module.restore(net.eval(), degraded, guide, generator)
+
+    assert not torch.equal(restored(again), restored(model))
+    checkpoint.load_strict(again, networks["model"], "w")
+    assert torch.equal(restored(again), restored(model))
+
+
+# read by the training loop and not by the method itself
+LOOP_READS = {"perceptual", "size"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_setting_is_read(name):
+    module = importlib.import_module(METHODS[name].module)
+    tree = ast.parse(inspect.getsource(module))
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    roles = set(METHODS[name].helpers)  # settings that name another entry, read by the graph
+    unread = set(module.Settings.model_fields) - read - roles - LOOP_READS
+    assert not unread
+
+
+NUMBERS = [
+    (name, field)
+    for name in TRAINED
+    for field, info in load_method(name).Settings.model_fields.items()
+    if field.endswith(("_weight", "learning_rate"))
+]
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS)
+def test_weights_and_rates_change_training(name, field):
+    module = load_method(name)
+
+    def trained(factor):
+        _, settings, model, guide = tiny(name)
+        settings = settings.model_copy(update={field: getattr(settings, field) * factor})
+        torch.manual_seed(0)
+        trainer = module.make_trainer(model, settings, guide)
+        for seen in (0, 4):
+            torch.manual_seed(seen)
+            trainer.step(batch_of(settings, seen))
+        nets = trainer.networks.values()
+        return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
+
+    assert torch.equal(trained(1), trained(1))  # what differs below is the setting's doing
+    assert not torch.equal(trained(1), trained(3))

@@ -1,0 +1,137 @@
+"""Rules of the tree that no linter checks: imports go one way, no torch for the graph, sizes."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A module may import from the lines above its own, and from its own line's package.
+LAYERS = (
+    ("recipes", "registry_metrics", "seeds", "codehash"),
+    ("registry",),
+    ("config",),
+    ("assets", "images", "jpeg"),
+    ("checkpoint", "degrade", "faces", "nets"),
+    ("helpers", "data"),
+    ("metrics", "search"),
+    ("methods", "baselines"),
+    ("train",),
+    ("restore",),
+    ("report", "workflow"),
+    ("cli", "bench"),
+    ("__main__",),
+)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of frcore that a file imports, anywhere in it: "frcore.faces.align"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            for alias in node.names:
+                place = ROOT.joinpath(*node.module.split("."), alias.name)
+                is_module = place.with_suffix(".py").is_file() or place.is_dir()
+                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+    return {name for name in found if name.split(".")[0] == "frcore" and name != "frcore"}
+
+
+def layer_of(module: str) -> int:
+    part = module.split(".")[1]
+    [layer] = [i for i, names in enumerate(LAYERS) if part in names]
+    return layer
+
+
+MODULES = sorted(p for p in ROOT.glob("frcore/**/*.py") if p.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_imports_go_one_way(path):
+    module = module_of(path)
+    for other in imports_of(path):
+        same_package = module.split(".")[1] == other.split(".")[1]
+        assert same_package or layer_of(other) < layer_of(module), f"{module} imports {other}"
+
+
+def test_no_import_cycles():
+    graph = {module_of(path): imports_of(path) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(module, on_the_way):
+        assert module not in on_the_way, " -> ".join([*on_the_way, module])
+        if module not in done:
+            for other in graph.get(module, ()):
+                visit(other, (*on_the_way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+    assert len(done) >= len(MODULES)
+
+
+def test_methods_do_not_import_each_other():
+    for path in (*ROOT.glob("frcore/methods/*.py"), *ROOT.glob("frcore/baselines/*.py")):
+        others = {m for m in imports_of(path) if m.split(".")[1] in ("methods", "baselines")}
+        assert not others, f"{path.name} imports {others}"
+
+
+def test_the_graph_needs_no_torch():
+    names = "frcore.config, frcore.registry, frcore.workflow, frcore.assets, frcore.codehash"
+    code = f"import sys, {names}; print([m for m in ('torch', 'pandas') if m in sys.modules])"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert process.stdout.strip() == "[]", process.stdout + process.stderr
+
+
+def test_every_rule_has_its_script_and_every_script_its_rule():
+    rules = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
+    named = set(re.findall(r'"\$SCRIPTS"/(\w+)\.py', rules))
+    there = {path.stem for path in ROOT.glob("workflow_scripts/*.py")}
+    assert there - named == {"after_kill"}  # run by hand and by make
+    assert named <= there
+
+
+def files() -> list[Path]:
+    """What a clone holds: tracked files and new ones that git does not ignore."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git working tree")
+    answer = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_file_is_large():
+    large = [str(path) for path in files() if path.stat().st_size > 16 * 2**20]
+    assert not large
+
+
+def test_no_path_of_any_machine():
+    # a slash is needed on both sides, so "/home" in a sentence is no find
+    pattern = re.compile(rb"(?<![\w.:/])/(home|root|Users|work|workspace|scratch|mnt)/\w")
+    binary = {".png", ".safetensors", ".jpg", ".npz", ".dat", ".gz", ".ttf"}
+    found = {
+        str(path.relative_to(ROOT)): match.group().decode()
+        for path in files()
+        if path.suffix not in binary
+        for match in [pattern.search(path.read_bytes())]
+        if match and path != Path(__file__).resolve()
+    }
+    assert not found

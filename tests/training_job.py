@@ -1,0 +1,106 @@
+"""Trains one tiny entry in a process of its own, and sends itself a signal on the way.
+
+Started by test_train.py, also through torchrun: python tests/training_job.py WORK NAME [--at N]
+[--signal KILL|TERM] [--batch N]. WORK holds faces/ and labels/.
+"""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from frcore import train
+from frcore.config import Model
+from frcore.data import Sample, TrainingFaces
+from frcore.recipes import Recipe
+from frcore.registry import METHODS, load_method
+
+RECIPE = Recipe.model_validate(
+    {
+        "size": 32,
+        "steps": [
+            {"kind": "blur", "p": 0.5, "choices": [{"shape": "gaussian", "sigma_px": [0.3, 1.5]}]},
+            {"kind": "down", "factor": [1, 4], "filters": ["bilinear", "area"]},
+            {"kind": "noise", "std_255": [0, 15]},
+            {"kind": "up", "filter": "bilinear"},
+        ],
+    }
+)
+MORE = {"fpn": {"labels": 4}, "psfr_gan": {"labels": 4, "style": False, "parser": "parser"}}
+
+
+def entry_of(method: str, **train_settings) -> Model:
+    """A catalogue entry with the method's TINY settings: 48 images, 4 at a time."""
+    settings = {**load_method(method).TINY, **MORE.get(method, {})}
+    return Model(
+        method=method,
+        seed=3,
+        init="scratch",
+        settings=settings,
+        train={
+            "datasets": ["random"],
+            "degradations": ["tiny"],
+            "images": 48,
+            "batch": 4,
+            "ema_images": 20,
+            "save_images": 8,
+            "sample_images": 24,
+            **train_settings,
+        },
+    )
+
+
+def samples_of(work: Path) -> list[Sample]:
+    """The faces in WORK/faces with their label maps."""
+    return [Sample(p.stem, p, work / "labels" / p.name) for p in sorted((work / "faces").iterdir())]
+
+
+def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) -> Path:
+    """Train `entry`; state in WORK/NAME/state, results in WORK/NAME."""
+    torch.set_num_threads(1)
+    helpers = {"parser": work / "parser" / "weights.safetensors"}
+    has_helper = METHODS[entry.method].helpers
+    train.train_model(
+        name="entry",
+        entry=entry,
+        samples={"random": samples_of(work)},
+        recipes={"tiny": RECIPE},
+        helpers=helpers if has_helper else {},
+        assets={},
+        out=work / name,
+        state=work / name / "state",
+        shipped=work / "nothing",
+        device=torch.device("cpu"),
+        card={"crop_scale": 1.0, "crop_shift": 0.1},
+        log=print if lines is None else lines.append,
+        **more,
+    )
+    return work / name
+
+
+def at_position(position: int, action) -> None:
+    """Call `action` when the batch at `position` is asked for."""
+    batch = TrainingFaces.batch
+
+    def watched(self, where, *words):
+        if where == position:
+            action()
+        return batch(self, where, *words)
+
+    TrainingFaces.batch = watched
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--method", default="fpn")
+    parser.add_argument("--at", type=int, default=-1)
+    parser.add_argument("--signal", default="KILL")
+    parser.add_argument("--batch", type=int, default=4)
+    a = parser.parse_args()
+    number = getattr(signal, f"SIG{a.signal}")
+    at_position(a.at, lambda: os.kill(os.getpid(), number))
+    run(a.work, a.name, entry_of(a.method, batch=a.batch))
