@@ -159,13 +159,13 @@ def _photos(verb) -> None:
 
 def _config(args, needed: bool = True):
     """The configuration, or None when there is none and none is needed."""
-    from frcore.config import ROOT, ConfigError, load_config
+    from frcore.config import ROOT, ConfigError, load_experiment
 
     given = getattr(args, "file", None) or args.config
     places = [given] if given else [Path("config.yaml"), ROOT / "config.yaml"]
     for place in places:
         if place.is_file():
-            return load_config(place)
+            return load_experiment(place)
     if needed or given:
         raise ConfigError([f"no configuration: {', '.join(str(place) for place in places)}"])
     return None

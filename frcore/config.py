@@ -255,6 +255,23 @@ def load_config(source: str | Path | Mapping) -> Config:
     return _parse(Config, data)
 
 
+def load_experiment(path: str | Path, base: str | Path = ROOT / "config.yaml") -> Config:
+    """Read `path` merged over `base`, as `snakemake --configfile path` does."""
+    path, base = Path(path), Path(base)
+    if path.resolve() == base.resolve() or not base.is_file():
+        return load_config(path)
+    return load_config(merge(read_yaml(base), read_yaml(path)))
+
+
+def merge(below: Mapping, above: Mapping) -> dict:
+    """Mappings merge key by key; everything else of `above`, lists too, replaces what is below."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
 def load_protocol(name: str, folder: str | Path = ROOT / "protocols") -> Protocol:
     """Read protocols/NAME.yaml. Raises ConfigError naming the known ones for an unknown name."""
     folder = Path(folder)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from frcore.config import ConfigError, Protocol, load_config, load_protocol, load_settings
+from frcore.config import (
+    ConfigError,
+    Protocol,
+    load_config,
+    load_experiment,
+    load_protocol,
+    load_settings,
+)
 from frcore.registry import METHODS, nearest
 from frcore.workflow import open_plan, settings_fields
 
@@ -117,3 +124,12 @@ def test_settings_fields_read_without_import_are_the_real_ones():
 
 def test_nearest_lists_what_is_known_when_nothing_is_near():
     assert nearest("zzz", ["b", "a"]) == "(known: a, b)"
+
+
+def test_an_experiment_is_merged_as_snakemake_merges_it(tmp_path):
+    (tmp_path / "x.yaml").write_text("run: {models: [bicubic]}\ndatasets: {orl: {shards: 5}}\n")
+    base, config = load_config(ROOT / "config.yaml"), load_experiment(tmp_path / "x.yaml")
+    assert config.run.models == ("bicubic",)  # lists replace
+    assert config.datasets["orl"].shards == 5  # mappings merge
+    assert config.datasets["orl"].crop_scale == base.datasets["orl"].crop_scale
+    assert config.datasets["digiface"] == base.datasets["digiface"]

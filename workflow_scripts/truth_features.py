@@ -23,5 +23,5 @@ a = parser.parse_args()
 
 torch.set_num_threads(1)  # jobs run side by side
 test = face_files(a.table, a.faces, "test", a.limit)
-train = face_files(a.table, a.faces, "train")
+train = face_files(a.table, a.faces, "train", allow_none=True)
 write_truth(test, train, a.protocol, assets.present(a.resources), a.out, pick_device(a.device))

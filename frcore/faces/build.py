@@ -223,15 +223,19 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 
 def face_files(
-    table: str | Path, folder: str | Path, split: str | None = None, limit: int = 0
+    table: str | Path,
+    folder: str | Path,
+    split: str | None = None,
+    limit: int = 0,
+    allow_none: bool = False,
 ) -> list[tuple[str, Path]]:
     """(id, path of the PNG) of the faces in `table`, in the order of their ids.
 
     `folder` holds one sub-folder a shard. `split`: train, val or test alone. `limit`: only the
-    first so many (0 = all). Raises ValueError when there is none.
+    first so many (0 = all). `allow_none`: an empty split is an answer, else ValueError.
     """
     rows = [row for row in read_table(table) if split in (None, row["split"])]
-    if not rows:
+    if not rows and not allow_none:
         raise ValueError(f"{table}: no faces" + (f" in the {split} split" if split else ""))
     chosen = rows[:limit] if limit else rows
     return [(row["id"], Path(folder) / row["shard"] / f"{row['id']}.png") for row in chosen]
