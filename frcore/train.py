@@ -13,7 +13,7 @@ import copy
 import csv
 import fcntl
 import hashlib
-import importlib
+import importlib.util
 import json
 import math
 import os
@@ -110,7 +110,11 @@ def train(
     make_deterministic()
     rank, ranks = _join_processes(device)
     plan.state.mkdir(parents=True, exist_ok=True)
-    with _only_writer(plan.state, rank), _signals() as stopping:
+    with (
+        _only_writer(plan.state, rank),
+        _signals() as stopping,
+        contextlib.ExitStack() as at_the_end,
+    ):
         # ----- networks, their average, and what is shared between processes
         model = trainer.networks["model"]
         for network in trainer.networks.values():
@@ -145,6 +149,9 @@ def train(
             seen = state["images_seen"]
             log(f"resuming at {seen} of {plan.images} images")
         history = _History(plan.state / "history.csv", seen, rank)
+        board = _tensorboard(plan.state / "tensorboard", seen) if rank == 0 else None
+        if board is not None:
+            at_the_end.callback(board.close)
 
         def save():
             if rank == 0:
@@ -186,6 +193,9 @@ def train(
             seen += plan.batch
             _average(average, model, plan.batch, plan.ema_images)
             history.add(seen, values)
+            if board is not None:
+                for name, value in values.items():
+                    board.add_scalar(name, value, seen)
             if time.monotonic() - reported > 30:
                 reported = time.monotonic()
                 speed = (seen - started_at) / (reported - started)
@@ -478,6 +488,15 @@ def _digest(values: dict) -> str:
 def _write_picture(path: Path, images: torch.Tensor) -> None:
     with atomic_output(path) as part:
         write_image(part, to_uint8(images)[0])
+
+
+def _tensorboard(folder: Path, seen: int):
+    """A TensorBoard writer that drops what it logged after `seen`, or None when not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=seen)
 
 
 class _History:
