@@ -188,6 +188,8 @@ def set_environment(root: Path) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["PYTHONPATH"] = str(root)
     os.environ["SCRIPTS"] = str(root / "workflow_scripts")
+    # threads that wait by spinning take ten times as long beside one other busy process
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def open_plan(data: Mapping, root: Path) -> Plan:
