@@ -11,7 +11,7 @@ READY := .venv/.ready
 
 run: $(READY)
 	@$(BIN)/python workflow_scripts/after_kill.py --folder .
-	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet rules progress
+	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet rules host reason
 	@echo "report: results/report.html   tables: results/tables/"
 
 test: lint

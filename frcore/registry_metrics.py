@@ -148,7 +148,7 @@ METRICS: dict[str, MetricRow] = {
         "Frechet distance of pytorch-fid's Inception-v3 pool features (2048)",
     ),
     "fid_mobilenetv2": MetricRow(
-        "FID (MobileNetV2)",
+        "Fréchet distance, MobileNetV2",
         "set",
         False,
         True,
@@ -158,7 +158,7 @@ METRICS: dict[str, MetricRow] = {
         "Frechet distance of ImageNet MobileNetV2 pooled features (1280); not FID",
     ),
     "kid_mobilenetv2": MetricRow(
-        "KID (MobileNetV2)",
+        "Kernel distance, MobileNetV2",
         "set",
         False,
         True,

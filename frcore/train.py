@@ -342,14 +342,16 @@ def train_from_spec(
     assets: dict[str, Path],
     state: Path,
     out: Path,
+    often: dict,
     device: str = "auto",
 ) -> None:
     """`train_model` for a job of the workflow.
 
     spec: of workflow.Plan.training_spec. results: folder with faces/ and parsing/. Faces of the
-    training split alone are seen.
+    training split alone are seen. often: save_images and sample_images, which are not in `spec`
+    because they change nothing in the result.
     """
-    entry = Model.model_validate(spec["entry"])
+    entry = Model.model_validate({**spec["entry"], "train": {**spec["entry"]["train"], **often}})
     samples = {}
     for dataset in entry.train.datasets:
         files = face_files(

@@ -34,6 +34,9 @@ rule train_model:
         nodes=1,
         mem_mb=lambda wc: CFG.models[wc.model].train.memory_mb,
         runtime=lambda wc: CFG.models[wc.model].train.minutes,
+        # no resources, but what may change without training again
+        save_images=lambda wc: CFG.models[wc.model].train.save_images,
+        sample_images=lambda wc: CFG.models[wc.model].train.sample_images,
     params:
         spec=lambda wc: PLAN.training_spec(wc.model),
         launch=lambda wc, resources: flow.launcher(resources.get("gpu", 0)),
@@ -48,6 +51,8 @@ rule train_model:
             for name in PLAN.training_assets(wc.model)
         ),
     shell:
-        '{params.launch} "$SCRIPTS"/train_model.py --name {wildcards.model} --spec {params.spec:q}'
+        # exec: a signal must not end the shell before the training has saved
+        'exec {params.launch} "$SCRIPTS"/train_model.py --name {wildcards.model} --spec {params.spec:q}'
         " --results {params.results:q} {params.helpers} {params.assets} --threads {threads}"
+        " --save-images {resources.save_images} --sample-images {resources.sample_images}"
         " --state {params.state:q} --out $(dirname {output.weights:q}) > {log} 2>&1"

@@ -16,7 +16,8 @@ for name in ("degraded", "drawn", "table", "faces", "out"):
 parser.add_argument("--n", required=True, type=int)
 a = parser.parse_args()
 
-ids = [row["id"] for row in read_table(a.drawn)][: a.n]
+drawn = read_table(a.drawn)  # evenly spaced: neighbours are often one person
+ids = [row["id"] for row in drawn[:: max(1, len(drawn) // a.n)][: a.n]]
 with linked_folder(dict(face_files(a.table, a.faces, "test"))) as truth:
     models = [(a.titles[folder.parts[-3]], folder) for folder in a.restored]
     panel(ids, [("Degraded", a.degraded), *models, ("Truth", truth)], a.out)

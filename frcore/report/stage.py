@@ -100,7 +100,7 @@ def report_run(config: Config, out: Path) -> None:
             "panels": [
                 (
                     figures / "panels" / dataset / f"{degradation}.png",
-                    f"{dataset}, {degradation}: the first {run.panel} test faces, degraded, "
+                    f"{dataset}, {degradation}: {run.panel} test faces, degraded, "
                     "restored by each model, and true.",
                 )
                 for dataset in run.datasets
