@@ -128,7 +128,7 @@ def train(
         fingerprint = _digest({**plan.fingerprint, "ranks": ranks})
         state = checkpoint.load_state(plan.state, device)
         if state is not None and state["fingerprint"] != fingerprint:
-            log("settings, data or code changed since the saved state: starting over")
+            log("settings or data changed since the saved state: starting over")
             state = None
         elif (
             state is not None
