@@ -29,14 +29,6 @@ PRESETS = {
 GRADIENT_ROUNDINGS = ["cubic", "straight_through"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def faces(n=1, side=64, seed=0):
     """n x 3 x side x side, 8-bit values: soft blobs, a hard-edged shape, fine lines, skin colours.
 
