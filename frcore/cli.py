@@ -95,6 +95,11 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("--discard", action="store_true", help="remove downloads afterwards")
         if name == "list":
             verb.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
+    verb = add("convert", weights_convert, "StyleGAN2 of rosinality or BasicSR -> a model", parts)
+    verb.add_argument("source", type=Path, metavar="FILE", help="PyTorch file of either layout")
+    verb.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
+    verb.add_argument("--discriminator", type=Path, metavar="FILE", help="if it has its own file")
+    verb.add_argument("--overwrite", action="store_true")
 
     verb = add("list", list_all, "models, methods and metrics")
     verb.add_argument("--json", action="store_true")
@@ -139,6 +144,13 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--strip-metadata", action="store_true", help="no EXIF (place, date) in OUT")
     verb.add_argument("--min-face", type=int, default=0, help="smaller faces are kept, pixels")
     verb.add_argument("--batch", type=int, default=16, help="faces at once (default: 16)")
+
+    verb = add("sample", sample, "faces that a generative model makes, and a sheet of them")
+    verb.add_argument("--model", required=True, help="name, or a .safetensors file")
+    verb.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    verb.add_argument("-n", "--number", type=int, default=100, help="default: 100")
+    verb.add_argument("--truncation", type=float, default=0.7, help="1: all of them; 0: the mean")
+    verb.add_argument("--overwrite", action="store_true")
 
     verb = add("check", check, "check a configuration with the settings of every method")
     verb.add_argument("file", nargs="?", type=Path, metavar="CONFIG")
@@ -269,6 +281,22 @@ def weights_verify(args) -> int:
     counts = [f"{sum(r['status'] == s for r in rows)} {s}" for s in ("ok", "wrong", "missing")]
     print(", ".join(counts))
     return EXIT_ERROR if bad else 0
+
+
+def weights_convert(args) -> int:
+    """A StyleGAN2 of another project -> a weights file of the method stylegan2."""
+    from frcore.convert import convert_file
+
+    if args.out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got {args.out}")
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} exists: use --overwrite")
+    card = convert_file(args.source, args.out, args.discriminator)
+    print(
+        f"{' and '.join(card['networks'])} of {card['size']} px, {card['parameters']:,} "
+        f"parameters, from {card['source_layout']}'s layout; {args.out}"
+    )
+    return 0
 
 
 # ---- list, check
@@ -491,6 +519,7 @@ def _pngs(folder: Path) -> dict[str, Path]:
 def restore(args) -> int:
     """Photographs -> restored photographs."""
     from frcore import restore as restoring
+    from frcore.registry import METHODS
 
     options = restoring.PhotoOptions(
         faces=args.faces,
@@ -508,6 +537,8 @@ def restore(args) -> int:
     config, device = _config(args, needed=False), _device(args)
     results = getattr(config, "results", "results")
     restorer = restoring.load_model(args.model, device, config, results=results)
+    if METHODS[restorer.card["method"]].generative:
+        raise ValueError(f"{restorer.name} makes faces and restores none: use frcore sample")
     source = restorer.path or "no weights needed"
     print(f"{restorer.name} ({source}), {restorer.size} px faces, on {device}")
     counts = restoring.restore_photos(
@@ -522,6 +553,41 @@ def restore(args) -> int:
 
 
 # ---- evaluate
+
+
+def sample(args) -> int:
+    """Faces of a generative model as OUT/000000.png, ..., and OUT.png with up to 100 of them."""
+    import torch
+
+    from frcore.images import atomic_output, to_uint8, write_image
+    from frcore.registry import METHODS
+    from frcore.restore import load_model
+    from frcore.seeds import torch_generator
+    from frcore.train import grid
+
+    config = _config(args, needed=False)
+    if args.number < 1:
+        raise ValueError(f"-n must be 1 or more, got {args.number}")
+    if args.output.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.output} exists: use --overwrite")
+    results = config.results if config else "results"
+    loaded = load_model(args.model, _device(args), config, results=results)
+    if not METHODS[loaded.card["method"]].generative:
+        raise ValueError(f"{loaded.name} restores faces and makes none: use frcore restore")
+    generator, sheet = torch_generator(args.seed, "sample"), []
+    with atomic_output(args.output, folder=True) as part:
+        for start in _progress(range(0, args.number, 50), "sample"):
+            n = min(50, args.number - start)
+            images = loaded.module.sample(loaded.model, n, generator, args.truncation).cpu()
+            for place, pixels in enumerate(to_uint8(images), start):
+                write_image(part / f"{place:06d}.png", pixels)
+            sheet.append(images[: max(0, 100 - start)])
+    sheet = torch.cat(sheet)
+    across = min(10, len(sheet))
+    whole = sheet[: len(sheet) // across * across]
+    write_image(args.output.with_name(f"{args.output.name}.png"), to_uint8(grid(whole, across))[0])
+    print(f"{args.number} faces of {loaded.name}; {args.output}")
+    return 0
 
 
 def evaluate(args) -> int:

@@ -97,10 +97,12 @@ class Train(Strict):
     """How a model is trained. Counts are images seen, so that batch size changes no schedule."""
 
     datasets: tuple[Name, ...] = ("digiface",)
-    degradations: tuple[Name, ...] = ("psfr_64",)
+    degradations: tuple[Name, ...] = ()  # none for methods that see clean faces alone
     images: int = Field(512, ge=1)  # images seen in this run
     batch: int = Field(16, ge=1)
     ema_images: float = Field(10_000, ge=0)  # half-life of the average; 0 = no average
+    # early in a run the half-life is at most this part of the images seen
+    ema_ramp: float | None = Field(None, gt=0)
     save_images: int = Field(2048, ge=1)  # state is written this often
     sample_images: int = Field(2048, ge=1)  # a picture of fixed faces is written this often
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -214,6 +216,9 @@ class Config(Strict):
         check("run.datasets", self.run.datasets, self.datasets)
         check("run.degradations", self.run.degradations, self.degradations)
         check("run.models", self.run.models, self.models)
+        for name in self.run.models:
+            if name in self.models and METHODS[self.models[name].method].generative:
+                mistakes.append(f"run.models: {name} makes faces and restores none")
         for name, model in self.models.items():
             row = METHODS[model.method]
             if model.train:
@@ -224,6 +229,9 @@ class Config(Strict):
                 sizes = {self.datasets[d].size for d in model.train.datasets if d in self.datasets}
                 if len(sizes) > 1:
                     mistakes.append(f"models.{name}.train.datasets differ in size: {sorted(sizes)}")
+            if model.train and (row.data == "paired") != bool(model.train.degradations):
+                wanted = "name one or more" if row.data == "paired" else "it sees clean faces alone"
+                mistakes.append(f"models.{name}.train.degradations: {wanted}")
             if row.trained and not (model.train or model.weights):
                 mistakes.append(f"models.{name}: method {model.method} needs train: or weights:")
             if not row.trained and model.train:

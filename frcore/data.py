@@ -21,6 +21,7 @@ from frcore.recipes import Recipe
 from frcore.seeds import numpy_generator
 
 IN_MEMORY_BYTES = 2_000_000_000  # larger sets are decoded while training
+ON_DEVICE_SHARE = 0.25  # of a GPU's free memory: a set that needs less lives there as bytes
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class TrainingFaces:
         self.recipes = list(recipes)
         self.with_labels = samples[0].labels is not None
         first = read_image(samples[0].image)
-        self._cache = None
+        self._cache: list[torch.Tensor] | None = None  # images, and label maps if there are some
         self._pool = ThreadPoolExecutor(4)
         if first.nbytes * len(samples) <= IN_MEMORY_BYTES:
-            self._cache = list(self._pool.map(self._decode, range(len(samples))))
+            self._cache = _stacked(self._pool.map(self._decode, range(len(samples))))
         self._ahead: tuple[tuple[int, int], list] | None = None
 
     def __len__(self):
@@ -87,23 +88,23 @@ class TrainingFaces:
             raise ValueError(f"a batch of {n} cannot be shared by {ranks} processes")
         share = n // ranks
         position += rank * share
-        arrays = self._take(position, share)
+        truth, *labels = self._take(position, share, device)
         self._read_ahead(position + n, share)
-        truth = torch.from_numpy(np.stack([image for image, _ in arrays])).to(device)
-        truth = truth.permute(0, 3, 1, 2).float() / 255
-        truth, degraded = self.degrade(truth, range(position, position + share))
-        batch = {"truth": truth, "degraded": degraded}
-        if self.with_labels:
-            labels = torch.from_numpy(np.stack([labels for _, labels in arrays]))
-            batch["labels"] = labels.to(device).long()
+        batch = {"truth": truth.permute(0, 3, 1, 2).float() / 255}
+        if self.recipes:
+            places = range(position, position + share)
+            batch["truth"], batch["degraded"] = self.degrade(batch["truth"], places)
+        if labels:
+            batch["labels"] = labels[0].long()
         return batch
 
     def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
         """The first faces with one fixed degradation each, for pictures of the progress."""
-        chosen = [self._decode(i)[0] for i in range(min(n, len(self.samples)))]
-        truth = torch.from_numpy(np.stack(chosen)).to(device).permute(0, 3, 1, 2).float() / 255
+        truth = self.truth(range(min(n, len(self.samples))), device)
+        if not self.recipes:
+            return {"truth": truth}
         # positions before the run's first image, so that training never draws the same
-        truth, degraded = self.degrade(truth, range(-len(chosen), 0))
+        truth, degraded = self.degrade(truth, range(-len(truth), 0))
         return {"truth": truth, "degraded": degraded}
 
     def degrade(self, truth: torch.Tensor, positions: Sequence[int]):
@@ -125,14 +126,39 @@ class TrainingFaces:
             )
         return clean, degraded
 
-    def _take(self, position: int, n: int) -> list:
+    def truth(self, indices: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Faces by their place in the list: n x 3 x H x W in [0, 1]."""
+        images = torch.from_numpy(np.stack([self._decode(i)[0] for i in indices]))
+        return images.to(device).permute(0, 3, 1, 2).float() / 255
+
+    def _take(self, position: int, n: int, device: torch.device) -> list[torch.Tensor]:
+        """Bytes on `device`: images n x H x W x 3, and label maps n x H x W if there are some."""
         if self._cache is not None:
-            return [self._cache[i] for i in self.indices(position, n)]
+            self._move(device)
+            where = torch.tensor(self.indices(position, n), device=self._cache[0].device)
+            return [part[where].to(device) for part in self._cache]
         if self._ahead is not None and self._ahead[0] == (position, n):
-            return [future.result() for future in self._ahead[1]]
-        return list(self._pool.map(self._decode, self.indices(position, n)))
+            arrays = [future.result() for future in self._ahead[1]]
+        else:
+            arrays = self._pool.map(self._decode, self.indices(position, n))
+        return [part.to(device) for part in _stacked(arrays)]
+
+    def _move(self, device: torch.device) -> None:
+        """Bring the bytes to a GPU once, if they take a small part of its memory."""
+        if device.type != "cuda" or self._cache[0].device.type == "cuda":
+            return
+        free, _ = torch.cuda.mem_get_info(device)
+        if sum(part.nbytes for part in self._cache) <= ON_DEVICE_SHARE * free:
+            self._cache = [part.to(device) for part in self._cache]
 
     def _read_ahead(self, position: int, n: int) -> None:
         if self._cache is None:
             futures = [self._pool.submit(self._decode, i) for i in self.indices(position, n)]
             self._ahead = ((position, n), futures)
+
+
+def _stacked(arrays) -> list[torch.Tensor]:
+    """(image, label map or None) of every face -> images, and label maps where there are some."""
+    images, labels = zip(*arrays)
+    stacks = [images] if labels[0] is None else [images, labels]
+    return [torch.from_numpy(np.stack(stack)) for stack in stacks]

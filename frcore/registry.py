@@ -16,18 +16,20 @@ __all__ = ["METHODS", "METRICS", "MethodRow", "MetricRow", "load_method", "neare
 class MethodRow:
     """One method or self-trained helper net, as far as the graph needs to know it.
 
-    `module` exports Settings, build, restore, make_trainer and TINY (guides: CONTRIBUTING.md).
+    `module` exports Settings, build, restore, make_trainer and TINY (guides: CONTRIBUTING.md);
+    a `generative` one exports sample in the place of restore.
     """
 
     module: str
     title: str
     role: str = "method"  # method | baseline | helper (a net that other methods lean on)
     trained: bool = True
-    data: str = "paired"  # paired | unpaired | none
+    data: str = "paired"  # paired | unpaired | faces (clean ones alone) | none
     assets: tuple[str, ...] = ()  # pretrained parts needed to train
     helpers: tuple[str, ...] = ()  # settings that name another entry under `models:`
     needs_labels: bool = False  # parsing maps of the training faces
     needs_reference: bool = False
+    generative: bool = False  # makes faces from nothing and restores none
     paper: str = ""
 
 
@@ -47,6 +49,26 @@ METHODS: dict[str, MethodRow] = {
         needs_labels=True,
         paper="Chen et al., Progressive Semantic-Aware Style Transformation for Blind Face "
         "Restoration, CVPR 2021, arXiv 2009.08709",
+    ),
+    "stylegan2": MethodRow(
+        "frcore.helpers.generator",
+        "StyleGAN2",
+        role="helper",
+        data="faces",
+        assets=("mobilenet_v2",),
+        generative=True,
+        paper="Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020, "
+        "arXiv 1912.04958",
+    ),
+    "stylegan2_encoder": MethodRow(
+        "frcore.helpers.encoder",
+        "W+ encoder",
+        role="helper",
+        data="faces",
+        assets=("mobilenet_v2",),
+        helpers=("prior",),
+        paper="Richardson et al., Encoding in Style, CVPR 2021, arXiv 2008.00951; Tov et al., "
+        "Designing an Encoder for StyleGAN Image Manipulation, SIGGRAPH 2021, arXiv 2102.02766",
     ),
     "psfr_gan": MethodRow(
         "frcore.methods.psfr_gan",

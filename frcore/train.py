@@ -35,9 +35,11 @@ from frcore.data import Sample, TrainingFaces
 from frcore.faces.build import face_files
 from frcore.helpers import perceptual
 from frcore.images import atomic_output, to_uint8, write_image
+from frcore.metrics import score
+from frcore.metrics.sets import frechet_distance
 from frcore.recipes import Recipe
-from frcore.registry import METHODS, MethodRow, load_method
-from frcore.seeds import make_deterministic, seed_for
+from frcore.registry import METHODS, METRICS, MethodRow, load_method
+from frcore.seeds import make_deterministic, numpy_generator, seed_for
 
 INTERRUPTED = 75  # exit code after SIGTERM/SIGUSR1: "try again", state is saved
 
@@ -66,6 +68,8 @@ class Plan:
     seed: int
     state: Path  # folder outside the workflow's declared outputs
     fingerprint: dict = field(default_factory=dict)  # another one starts the run over
+    ema_ramp: float | None = None
+    images_before: int = 0  # seen by the weights that the run starts from
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -99,10 +103,12 @@ def train(
     picture: Callable[[nn.Module], torch.Tensor] | None = None,
     log: Callable[[str], None] = print,
     stop_at: int | None = None,
+    curve: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Train to `plan.images` images seen, resuming from `plan.state` if that run was interrupted.
 
-    `picture(model)` -> image N x 3 x H x W in [0, 1], written from time to time. `stop_at` ends the
+    `picture(model)` -> image N x 3 x H x W in [0, 1], written from time to time; `curve(model)` ->
+    {name: value}, logged with it. Both see the average. `stop_at` ends the
     invocation early, as a signal would (tests). Returns {network: state dict} for the weights file:
     the averaged model and the other networks as they are.
     Raises NotFinite, Interrupted, ValueError when another process is training in `plan.state`.
@@ -181,7 +187,7 @@ def train(
             # drawn.
             torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
             batch = faces.batch(seen, plan.batch, device, rank, ranks)
-            batch["images_seen"] = seen
+            batch["images_seen"], batch["step"] = seen, seen // plan.batch
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 losses = trainer.step(batch)
             values = {name: float(value.detach()) for name, value in losses.items()}
@@ -191,7 +197,13 @@ def train(
                     f"{values} at {seen} images; the last good state is kept in {plan.state}"
                 )
             seen += plan.batch
-            _average(average, model, plan.batch, plan.ema_images)
+            half_life = plan.ema_images
+            if plan.ema_ramp is not None:
+                half_life = min(half_life, plan.ema_ramp * (plan.images_before + seen))
+            _average(average, model, plan.batch, half_life)
+            pause = _crossed(seen, plan.batch, plan.sample_images) and rank == 0
+            if pause and curve:
+                values |= curve(average)
             history.add(seen, values)
             if board is not None:
                 for name, value in values.items():
@@ -202,7 +214,7 @@ def train(
                 rest = (plan.images - seen) / speed / 60
                 terms = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 log(f"{seen}/{plan.images} images, {speed:.1f}/s, {rest:.0f} min left: {terms}")
-            if _crossed(seen, plan.batch, plan.sample_images) and picture and rank == 0:
+            if pause and picture:
                 _write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
             if _any(bool(stopping), ranks, device) or (stop_at is not None and seen >= stop_at):
                 save()
@@ -261,6 +273,7 @@ def train_model(
     before = {"images_seen": 0}
     if start is not None:
         networks, before = checkpoint.load_weights(start)
+        before["images_seen"] = before["images_seen"] or 0  # a converted network's are not known
         for key, network in trainer.networks.items():
             if key in networks:
                 checkpoint.load_strict(network, networks[key], f"{start}: {key}")
@@ -276,11 +289,13 @@ def train_model(
         images=plan_of.images,
         batch=plan_of.batch,
         ema_images=plan_of.ema_images,
+        ema_ramp=plan_of.ema_ramp,
         save_images=plan_of.save_images,
         sample_images=plan_of.sample_images,
         precision=plan_of.precision if device.type == "cuda" else "float32",
         seed=entry.seed,
         state=state,
+        images_before=before["images_seen"],
         fingerprint={
             # not the number of images: a longer run goes on from a shorter one that was interrupted
             "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES | {"images"}}),
@@ -291,17 +306,12 @@ def train_model(
             "code": code,
         },
     )
-    fixed = faces.fixed_batch(8, device)
-
-    def picture(average: torch.nn.Module) -> torch.Tensor:
-        """Degraded, restored and true faces in three rows."""
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            restored = method.restore(average, fixed["degraded"], guide, generator)
-        rows = [torch.cat(list(x), 2) for x in (fixed["degraded"], restored, fixed["truth"])]
-        return torch.cat(rows, 1)[None]
-
-    networks = train(trainer, faces, plan, device, picture, log, stop_at)
+    if row.generative:
+        picture = samples_picture(method)
+        curve = set_score(method, faces, assets, settings, device)
+    else:
+        picture, curve = restored_picture(method, guide, faces.fixed_batch(8, device)), None
+    networks = train(trainer, faces, plan, device, picture, log, stop_at, curve)
     if int(os.environ.get("RANK", 0)):
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -332,6 +342,64 @@ def train_model(
     checkpoint.save_weights(out / "weights.safetensors", networks, whole)
     for stale in (state / "state.pt", state / "previous.pt"):
         stale.unlink(missing_ok=True)
+
+
+def restored_picture(method, guide: dict, fixed: dict) -> Callable:
+    """Degraded (if they are), restored and true faces in rows."""
+
+    @torch.no_grad()
+    def picture(average: nn.Module) -> torch.Tensor:
+        given = fixed.get("degraded", fixed["truth"])
+        restored = method.restore(average, given, guide, torch.Generator().manual_seed(0))
+        rows = [given, restored] + [fixed["truth"]] * ("degraded" in fixed)
+        return grid(torch.cat(rows), len(given))
+
+    return picture
+
+
+def samples_picture(method, across: int = 10, truncation: float = 0.7) -> Callable:
+    """across x across faces of a generative method, of the same latents every time."""
+
+    def picture(average: nn.Module) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return grid(method.sample(average, across**2, generator, truncation), across)
+
+    return picture
+
+
+def grid(images: torch.Tensor, across: int) -> torch.Tensor:
+    """N x 3 x H x W -> one image 1 x 3 x (N / across) H x across W, filled row by row."""
+    rows = [torch.cat(list(row), 2) for row in images.split(across)]
+    return torch.cat(rows, 1)[None]
+
+
+CURVES = ("fid_mobilenetv2", "fid_inception")  # each where its net is to be had
+
+
+def set_score(
+    method, faces: TrainingFaces, assets: dict[str, Path], settings, device: torch.device
+) -> Callable:
+    """Frechet distances of a generative method's samples to as many training faces.
+
+    `settings.score_samples` of each, the same latents and faces every time; a set distance of few
+    images is too high, so that it serves as a curve and not as a number to be quoted.
+    """
+    n = min(settings.score_samples, len(faces))
+    nets = score.load_nets(assets, CURVES, device)
+    places = numpy_generator(0, "score").permutation(len(faces))[:n]
+    wanted = score.set_features(faces.truth(places, device), CURVES, nets)
+
+    def scores(average: nn.Module) -> dict[str, float]:
+        images = method.sample(average, n, torch.Generator().manual_seed(0))
+        found = score.set_features(images, CURVES, nets)
+        return {
+            metric: frechet_distance(found[net], wanted[net])
+            for metric in CURVES
+            for net in METRICS[metric].assets
+            if net in nets
+        }
+
+    return scores
 
 
 def train_from_spec(
@@ -402,8 +470,8 @@ def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) ->
 
 
 def load_method_taps(row: MethodRow, net: str):
-    """The layers of perceptual net `net` that a method compares."""
-    return importlib.import_module(row.module).STYLE_TAPS[net]
+    """The layers of perceptual net `net` that a method compares; None: the net's usual ones."""
+    return getattr(importlib.import_module(row.module), "STYLE_TAPS", {}).get(net)
 
 
 def _starting_weights(init: str, name: str, shipped: Path) -> Path | None:
@@ -587,11 +655,18 @@ def _share(trainer) -> None:
             dist.broadcast(tensor.data, 0)
 
     def average_gradients(optimizer, _args, _kwargs):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= dist.get_world_size()
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        # one message: hundreds of small ones cost more than the arithmetic of a narrow net
+        whole = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(whole)
+        whole /= dist.get_world_size()
+        for gradient, mean in zip(gradients, whole.split([g.numel() for g in gradients])):
+            gradient.copy_(mean.view_as(gradient))
 
     for optimizer in trainer.optimizers.values():
         optimizer.register_step_pre_hook(average_gradients)

@@ -75,9 +75,11 @@ def test_settings_fit_the_methods(experiment):
             assert sides == {settings.size}, name
         for role, helper in config.helpers_of(name).items():
             # what a helper gives must be what its user expects
-            other = config.models[helper].settings
-            assert other["size"] == settings.size, (name, role)
-            assert other.get("labels", 10) == settings.labels, (name, role)
+            other = config.models[helper]
+            net = load_settings(load_method(other.method).Settings, other.settings)
+            for shared in ("size", "labels", "w_dim"):
+                if hasattr(settings, shared) and hasattr(net, shared):
+                    assert getattr(net, shared) == getattr(settings, shared), (name, role, shared)
 
 
 def test_published_tables_are_known(experiment):

@@ -20,7 +20,7 @@ from frcore import checkpoint, data, train
 from frcore.data import TrainingFaces
 
 HERE = Path(__file__).resolve().parent
-METHODS = ("fpn", "psfr_gan")
+METHODS = ("fpn", "psfr_gan", "stylegan2", "stylegan2_encoder")
 FACES = 18  # not a multiple of the batch: a batch reaches over the end of a pass
 
 
@@ -38,6 +38,7 @@ def work(tmp_path_factory):
         labels = np.kron(rng.integers(0, 4, (4, 4), dtype=np.uint8), np.ones((8, 8), np.uint8))
         Image.fromarray(labels).save(work / f"labels/{i:03d}.png")
     run(work, "parser", entry_of("fpn", images=8), [])
+    run(work, "prior", entry_of("stylegan2", images=8), [])
     for method in METHODS:
         run(work, f"whole_{method}", entry_of(method), [])
     return work

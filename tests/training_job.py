@@ -28,7 +28,13 @@ RECIPE = Recipe.model_validate(
         ],
     }
 )
-MORE = {"fpn": {"labels": 4}, "psfr_gan": {"labels": 4, "style": False, "parser": "parser"}}
+MORE = {
+    "fpn": {"labels": 4},
+    "psfr_gan": {"labels": 4, "style": False, "parser": "parser"},
+    # every lazy step, and the augmentation's strength, on both sides of an interruption
+    "stylegan2": {"size": 32, "r1_every": 3, "path_every": 2, "ada_target": 0.6, "ada_images": 60},
+    "stylegan2_encoder": {"size": 32, "prior": "prior", "perceptual_weight": 0.0},
+}
 
 
 def entry_of(method: str, **train_settings) -> Model:
@@ -41,7 +47,7 @@ def entry_of(method: str, **train_settings) -> Model:
         settings=settings,
         train={
             "datasets": ["random"],
-            "degradations": ["tiny"],
+            "degradations": ["tiny"] if METHODS[method].data == "paired" else [],
             "images": 48,
             "batch": 4,
             "ema_images": 20,
@@ -60,14 +66,13 @@ def samples_of(work: Path) -> list[Sample]:
 def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) -> Path:
     """Train `entry`; state in WORK/NAME/state, results in WORK/NAME."""
     torch.set_num_threads(1)
-    helpers = {"parser": work / "parser" / "weights.safetensors"}
-    has_helper = METHODS[entry.method].helpers
+    roles = METHODS[entry.method].helpers
     train.train_model(
         name="entry",
         entry=entry,
         samples={"random": samples_of(work)},
         recipes={"tiny": RECIPE},
-        helpers=helpers if has_helper else {},
+        helpers={role: work / role / "weights.safetensors" for role in roles},
         assets={},
         out=work / name,
         state=work / name / "state",

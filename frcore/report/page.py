@@ -345,8 +345,9 @@ def _models_html(config: Config, titles: Mapping[str, str], cards: Mapping) -> s
         entry, card = config.models[name], cards.get(name, {})
         row = METHODS[entry.method]
         title = titles.get(name, _title_of(config, name))
-        seen = f"{card['images_seen']:,}" if "images_seen" in card else "–"
-        if card.get("images_seen_here", 0) != card.get("images_seen", 0):
+        known = card.get("images_seen") is not None  # not of a converted network
+        seen = f"{card['images_seen']:,}" if known else "–"
+        if known and card.get("images_seen_here", 0) != card["images_seen"]:
             seen += f" ({card['images_seen_here']:,} in this run)"
         parameters = f"{card['parameters']:,}" if "parameters" in card else "–"
         start = card.get("init") or (entry.weights and "given weights") or "nothing trained"

@@ -1,0 +1,63 @@
+"""Losses with several users: they take logits, images or features and load nothing.
+
+N batch, C channels, H W image, L rows of W+, D length of w.
+"""
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+
+def logistic_d(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Discriminator's logistic loss on logits: -log sigmoid(D(x)) - log(1 - sigmoid(D(G))).
+
+    Goodfellow et al., "Generative Adversarial Nets", NIPS 2014, Eq. 1, written with softplus.
+    """
+    return F.softplus(-_full(real)).mean() + F.softplus(_full(fake)).mean()
+
+
+def logistic_g(fake: torch.Tensor) -> torch.Tensor:
+    """Generator's non-saturating loss on logits: -log sigmoid(D(G)) (the same paper, section 3)."""
+    return F.softplus(-_full(fake)).mean()
+
+
+def r1_penalty(real: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Mean over images of || d D(x) / d x ||^2, to be weighted by gamma / 2.
+
+    Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", ICML 2018,
+    Eq. 9. `real` N x 3 x H x W must require gradients and `logits` must come from it; the result
+    can be differentiated once more.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return _full(gradient).square().sum((1, 2, 3)).mean()
+
+
+def path_lengths(image: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
+    """|| J_w^T y || of each image, y ~ N(0, I) / sqrt(H W): StyleGAN2 (1912.04958) Eq. 4.
+
+    image N x 3 x H x W made from ws N x L x D (which require gradients) -> N, differentiable.
+    Squares are summed over D and averaged over the rows.
+    """
+    h, w = image.shape[-2:]
+    y = torch.randn_like(image) / (h * w) ** 0.5
+    (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)
+    return _full(gradient).square().sum(2).mean(1).sqrt()
+
+
+def _full(x: torch.Tensor) -> torch.Tensor:
+    """Half precision -> float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def processes() -> int:
+    """How many processes share this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """`value` averaged over the processes of a run, without gradient; itself when there is one."""
+    value = value.detach().clone()
+    if processes() > 1:
+        dist.all_reduce(value)
+        value /= processes()
+    return value

@@ -1,0 +1,1 @@
+"""Building blocks with several users; they know no method."""
