@@ -432,6 +432,77 @@ def bench_psfrgan(b: Bench) -> Iterator[Row]:
             yield b.row("psfr_gan", what, "ms/image", count, restore)
 
 
+def bench_stylegan2(b: Bench) -> Iterator[Row]:
+    """Training steps of the shipped prior, sampling, and the forms of its convolutions."""
+    import torch
+
+    from frcore.helpers import generator
+    from frcore.images import to_float
+    from frcore.nets import stylegan2
+
+    entry = b.config.models["stylegan2-64"]
+    settings, n = generator.Settings(**entry.settings), entry.train.batch
+    torch.manual_seed(0)
+    model = generator.build(settings).to(memory_format=torch.channels_last)
+    trainer = generator.make_trainer(model, settings, {})
+    real = to_float(b.faces(n, 64)) * 2 - 1
+    steps = {
+        f"generator, {n} images": (n, lambda: trainer.generator_step(n)),
+        f"path length, {n // 2} images": (n // 2, lambda: trainer.path_step(n // 2)),
+        f"discriminator, {n} images": (n, lambda: trainer.discriminator_step(real)),
+        f"R1, {n} images": (n, lambda: trainer.r1_step(real)),
+    }
+    for name, (items, call) in steps.items():
+        yield b.row("stylegan2", f"stylegan2-64: {name}", "images/s", items, call)
+
+    def whole_cycle():
+        for step in range(settings.r1_every):
+            trainer.step({"truth": real / 2 + 0.5, "step": step})
+
+    what = "stylegan2-64: training, all steps at their intervals"
+    yield b.row("stylegan2", what, "images/s", n * settings.r1_every, whole_cycle)
+    yield b.row(
+        "stylegan2", "stylegan2-64: sampling, 50 images", "images/s", 50,
+        lambda: generator.sample(model, 50, torch.Generator().manual_seed(0)),
+    )  # fmt: skip
+
+    def both_ways(function, *tensors):
+        tensors = [tensor.requires_grad_(True) for tensor in tensors]
+
+        def call():
+            torch.autograd.grad(function(*tensors).square().sum(), tensors)
+
+        return call
+
+    for c_in, c_out, side, up in ((64, 64, 16, False), (16, 16, 64, False), (64, 32, 16, True)):
+        x = torch.randn(n, c_in, side, side).to(memory_format=torch.channels_last)
+        weight, s = torch.randn(c_out, c_in, 3, 3) / (3 * c_in**0.5), torch.randn(n, c_in) + 1
+        what = f"modulated {'up-' * up}convolution {c_in} -> {c_out} at {side} px, both ways"
+        ours = both_ways(lambda *a, up=up: stylegan2.modulated_conv(*a, up=up), x, weight, s)
+        peer = both_ways(lambda *a, up=up: per_sample_conv(*a, up=up), x, weight, s)
+        named = ("a kernel an image, grouped", peer)
+        yield b.row("stylegan2", what, "images/s", n, ours, peer=named)
+
+
+def per_sample_conv(x, weight, s, up=False):
+    """Eq. 1 and 3 of StyleGAN2 as they stand: a kernel for each image, one grouped convolution."""
+    import torch
+    from torch.nn import functional as F
+
+    from frcore.nets.stylegan2 import blur
+
+    n, c_in, h, w = x.shape
+    kernels = weight[None] * s[:, None, :, None, None]  # N x C_out x C_in x 3 x 3
+    kernels = kernels * torch.rsqrt(kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+    x = x.reshape(1, n * c_in, h, w)
+    if up:
+        kernels = kernels.transpose(1, 2).flatten(0, 1)
+        y = F.conv_transpose2d(x, kernels, stride=2, groups=n)
+        return blur(y.unflatten(1, (n, -1))[0], (1, 1), gain=4.0)
+    y = F.conv2d(x, kernels.flatten(0, 1), padding=1, groups=n)
+    return y.unflatten(1, (n, -1))[0]
+
+
 def bench_metrics(b: Bench) -> Iterator[Row]:
     """Every metric, from the images (or features) to its values."""
     import numpy as np
@@ -613,6 +684,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "degrade": bench_degrade,
     "operators": bench_operators,
     "psfr_gan": bench_psfrgan,
+    "stylegan2": bench_stylegan2,
     "metrics": bench_metrics,
     "workflow": bench_workflow,
 }

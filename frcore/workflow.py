@@ -90,6 +90,27 @@ class Plan:
         labels = self.config.datasets[dataset].labels
         return labels.model if labels.kind == "model" else None
 
+    def priors(self) -> list[str]:
+        """Entries that make faces from nothing."""
+        return [n for n, entry in self.config.models.items() if METHODS[entry.method].generative]
+
+    def encoder_of(self, prior: str) -> str | None:
+        """The first entry that encodes faces into the latents of `prior`."""
+        for name, entry in self.config.models.items():
+            if entry.method == "stylegan2_encoder" and entry.settings.get("prior") == prior:
+                return name
+        return None
+
+    def prior_datasets(self, prior: str) -> tuple[str, ...]:
+        """Datasets that a prior is assessed on: its training set first, then the run's."""
+        train = self.config.models[prior].train
+        return tuple(dict.fromkeys((*(train.datasets if train else ()), *self.config.run.datasets)))
+
+    def prior_weights(self, prior: str) -> list[str]:
+        """Weights of a prior and, if there is one, of its encoder."""
+        names = [prior, self.encoder_of(prior)]
+        return [path for name in names if name for path in [self.weights_path(name)] if path]
+
     def needs_labels(self, model: str) -> bool:
         """Whether training `model` reads parsing maps of the truth."""
         return METHODS[self.config.models[model].method].needs_labels
@@ -106,10 +127,17 @@ class Plan:
     def training_assets(self, model: str) -> list[str]:
         """Assets that training an entry reads."""
         entry = self.config.models[model]
-        perceptual = entry.settings.get("perceptual")
-        names = list(METHODS[entry.method].assets)
+        perceptual, row = entry.settings.get("perceptual"), METHODS[entry.method]
+        names = list(row.assets)
+        if row.generative and self._available("inception"):
+            names.append("inception")  # a second curve, where the net is to be had
         # the perceptual net is a setting of the method; its name is the asset's
         return [perceptual] if perceptual and names else names
+
+    def prior_assets(self) -> list[str]:
+        """Assets that assessing a prior reads."""
+        names = ["dlib_68", "mobilenet_v2", "stlpips_vgg", "dlib_resnet"]
+        return names + ["inception"] * self._available("inception")
 
     def metric_assets(self) -> list[str]:
         """Assets of the protocol's metrics that can be had: fetched, or already there."""
