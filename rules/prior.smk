@@ -15,18 +15,16 @@ rule assess_prior:
             f"{OUT}/faces/{d}.csv" for d in PLAN.prior_datasets(wc.prior)
         ],
         folders=lambda wc: [
-            folder
-            for d in PLAN.prior_datasets(wc.prior)
-            for folder in face_folders(d)
+            folder for d in PLAN.prior_datasets(wc.prior) for folder in face_folders(d)
         ],
         assets=asset_files(PLAN.prior_assets()),
     output:
         scores=f"{OUT}/prior/{{prior}}/scores.csv",
         samples=f"{OUT}/prior/{{prior}}/samples.png",
-    wildcard_constraints:
-        prior=flow.one_of(PLAN.priors()),
     log:
         f"{OUT}/logs/prior/{{prior}}.log",
+    wildcard_constraints:
+        prior=flow.one_of(PLAN.priors()),
     conda:
         "../envs/frcore.yaml"
     threads: 2
@@ -41,7 +39,9 @@ rule assess_prior:
         results=lambda wc: OUT,
         root=lambda wc: RES,
         seed=CFG.seed,
-        code=code_hash("frcore.prior", "frcore.helpers.generator", "frcore.helpers.encoder"),
+        code=code_hash(
+            "frcore.prior", "frcore.helpers.generator", "frcore.helpers.encoder"
+        ),
     shell:
         'python "$SCRIPTS"/assess_prior.py --name {wildcards.prior} --weights {input.weights:q}'
         " --datasets {params.datasets} --frame {params.frame:q} --results {params.results:q}"
