@@ -12,6 +12,7 @@ Images are in [-1, 1], though the network does not bound them.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -25,6 +26,13 @@ SLOPE, GAIN = 0.2, math.sqrt(2)  # leaky ReLU, and what keeps the variance behin
 def channels_at(side: int, c_base: int, c_max: int) -> int:
     """Channels of the feature maps of `side` x `side`: min(c_base / side, c_max)."""
     return min(c_base // side, c_max)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Context in which nothing is computed in half precision."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # such as "meta", on which shapes are tested
 
 
 def rows_of(size: int) -> int:
@@ -86,7 +94,7 @@ class EqualLinear(nn.Module):
 
     def forward(self, x):
         """... x C_in -> ... x C_out; never in half precision, for w and the styles hang on it."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             x = x.to(self.weight.dtype)
             y = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
         return F.leaky_relu(y, SLOPE) * GAIN if self.activate else y
@@ -144,7 +152,7 @@ def modulated_conv(
         y = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
     if demodulate:
         # sum_ik (s_i W_oik)^2 = sum_i s_i^2 sum_k W_oik^2
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             d = torch.rsqrt(s.square() @ weight.square().sum((2, 3)).T + 1e-8)
         return y * (d * gain)[:, :, None, None].to(y.dtype)
     return y * gain if gain != 1 else y
