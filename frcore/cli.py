@@ -197,7 +197,7 @@ def _catalogue(args):
 
 
 def _device(args):
-    from frcore.train import pick_device
+    from frcore.device import pick_device
 
     return pick_device(args.device)
 

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from frcore import checkpoint
 from frcore.config import ROOT, Config, ConfigError, load_settings
+from frcore.device import pick_device
 from frcore.faces import align, detect, paste, sources
 from frcore.faces.build import face_files
 from frcore.images import (
@@ -35,7 +36,6 @@ from frcore.images import (
 )
 from frcore.registry import METHODS, load_method, nearest
 from frcore.seeds import torch_generator
-from frcore.train import pick_device
 
 STATUS_COLUMNS = ("id", "status", "reason")
 PHOTO_COLUMNS = (

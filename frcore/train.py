@@ -32,6 +32,7 @@ from torch import nn
 from frcore import checkpoint
 from frcore.config import ROOT, Model, load_settings
 from frcore.data import Sample, TrainingFaces
+from frcore.device import pick_device
 from frcore.faces.build import face_files
 from frcore.helpers import perceptual
 from frcore.images import atomic_output, to_uint8, write_image
@@ -70,29 +71,6 @@ class Plan:
     fingerprint: dict = field(default_factory=dict)  # another one starts the run over
     ema_ramp: float | None = None
     images_before: int = 0  # seen by the weights that the run starts from
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """auto -> cuda, mps or cpu, whichever is there; cuda takes this process's own card.
-
-    Raises ValueError when the device asked for is absent.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cpu" and torch.backends.mps.is_available():
-            name = "mps"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "--device cuda: this PyTorch sees no GPU (a CPU-only build, or no driver); "
-            "use --device cpu or install a CUDA build"
-        )
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device mps: not available on this machine")
-    return (
-        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
-        if name == "cuda"
-        else (torch.device(name))
-    )
 
 
 def train(

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import from the lines above its own, and from its own line's package.
 LAYERS = (
-    ("recipes", "registry_metrics", "seeds", "codehash"),
+    ("recipes", "registry_metrics", "seeds", "device", "codehash"),
     ("registry",),
     ("config",),
     ("assets", "images", "jpeg"),

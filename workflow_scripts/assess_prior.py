@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from frcore.device import pick_device
 from frcore.prior import assess_from_faces
-from frcore.train import pick_device
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--name", required=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from frcore.device import pick_device
 from frcore.faces.build import read_table
 from frcore.restore import load_entry, restore_folder
-from frcore.train import pairs, pick_device
+from frcore.train import pairs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--name", required=True)

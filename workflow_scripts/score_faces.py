@@ -8,10 +8,10 @@ import torch
 
 from frcore import assets
 from frcore.config import Protocol
+from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
 from frcore.metrics.stage import write_scores
 from frcore.seeds import seed_for
-from frcore.train import pick_device
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--protocol", required=True, type=Protocol.model_validate_json)
