@@ -47,6 +47,34 @@ def augment(
     return apply(images, *draw(n, p, side, generator, images.device))
 
 
+def colour_and_translation(images: torch.Tensor) -> torch.Tensor:
+    """Brightness, saturation, contrast, then a shift by whole pixels with zeros behind it.
+
+    Zhao, Liu, Lin, Zhu, Han, "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS
+    2020, arXiv 2006.10738, policy "color, translation"; each drawn per image. N x C x H x W in
+    [-1, 1] -> the same shape, not clipped.
+    """
+    n, _, h, w = images.shape
+
+    def uniform(low, high):
+        return torch.rand(n, 1, 1, 1, device=images.device) * (high - low) + low
+
+    x = images + uniform(-0.5, 0.5)
+    grey = x.mean(1, keepdim=True)
+    x = (x - grey) * uniform(0, 2) + grey
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x - mean) * uniform(0.5, 1.5) + mean
+    # a window of the picture in a frame of zeros: a gather, so that it is deterministic everywhere
+    reach_y, reach_x = round(h / 8), round(w / 8)
+    x = torch.nn.functional.pad(x, (reach_x, reach_x, reach_y, reach_y))
+    rows = torch.randint(0, 2 * reach_y + 1, (n, 1), device=x.device)
+    columns = torch.randint(0, 2 * reach_x + 1, (n, 1), device=x.device)
+    rows = (rows + torch.arange(h, device=x.device))[:, None, :, None]
+    columns = (columns + torch.arange(w, device=x.device))[:, None, None, :]
+    index = (rows * x.shape[3] + columns).flatten(2).expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, index).view_as(images)
+
+
 # ----- random matrices (appendix B)
 
 

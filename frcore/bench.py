@@ -410,7 +410,7 @@ def bench_psfrgan(b: Bench) -> Iterator[Row]:
     guide = {"parser": parser.eval().requires_grad_(False)}
     path = b.asset("mobilenet_v2")
     if path is not None:
-        taps = psfr_gan.STYLE_TAPS["mobilenet_v2"]
+        taps = psfr_gan.TAPS["mobilenet_v2"]
         guide["perceptual"] = perceptual.load("mobilenet_v2", path, taps=taps)
     for name, settings in (("psfrgan_64", small), ("psfr_gan, default settings", default)):
         what = f"{name}: training step, batch {n}"

@@ -20,6 +20,13 @@ EPILOG = """exit codes:
   2  done in part: photographs without a face, broken or failed ones; the table says which and why
 """
 
+SAMPLES = (
+    "N restorations of every photograph, for models that draw random numbers (default: 1): "
+    "NAME_0.SUFFIX, NAME_1.SUFFIX, ...; faces/*_std.png shows the standard deviation of each pixel "
+    "(white: sample_std_max_255 in restored.csv); sample_rms_255 is the mean over pairs of their "
+    "root mean square difference, both on the scale 0 to 255; id_distance is the mean over samples"
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected errors are one line on stderr."""
@@ -144,6 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--strip-metadata", action="store_true", help="no EXIF (place, date) in OUT")
     verb.add_argument("--min-face", type=int, default=0, help="smaller faces are kept, pixels")
     verb.add_argument("--batch", type=int, default=16, help="faces at once (default: 16)")
+    verb.add_argument("--samples", type=int, default=1, metavar="N", help=SAMPLES)
 
     verb = add("sample", sample, "faces that a generative model makes, and a sheet of them")
     verb.add_argument("--model", required=True, help="name, or a .safetensors file")
@@ -531,6 +539,7 @@ def restore(args) -> int:
         detector=args.detector or "hog",
         enlarge=args.enlarge or 2,
         seed=args.seed,
+        samples=args.samples,
     )
     if args.batch < 1:
         raise ValueError(f"--batch must be at least 1, got {args.batch}")
@@ -545,6 +554,7 @@ def restore(args) -> int:
         args.input, args.output, restorer, options, _root(args), args.batch, args.overwrite
     )
     text = f"{counts['restored']} of {counts['photos']} photographs restored"
+    text += f" in {options.samples} ways each" * (options.samples > 1)
     text += f" ({counts['faces']} faces; {counts['kept']} photographs done before)"
     if counts["failed"] or counts["unrestored"]:
         text += f", {counts['unrestored']} not restored, {counts['failed']} failures"

@@ -119,7 +119,7 @@ class Model(Strict):
     title: str | None = None
     settings: dict[str, Any] = {}
     seed: int = Field(0, ge=0)
-    init: str = "shipped"  # shipped | scratch | path of a weights file
+    init: str = "shipped"  # shipped | scratch | another entry | path of a weights file
     weights: str | None = None  # path of finished weights: nothing is trained
     train: Train | None = None
 
@@ -131,6 +131,19 @@ class Model(Strict):
         return value
 
 
+class Figure(Strict):
+    """Faces of `dataset` under each of `degradations`, restored by each of `models`, side by side.
+
+    For every face a row a degradation: what happens as the degradation grows.
+    """
+
+    title: str = ""
+    dataset: Name
+    degradations: tuple[Name, ...] = Field(min_length=1)
+    models: tuple[Name, ...] = Field(min_length=1)
+    faces: int = Field(2, ge=1, le=8)
+
+
 class Run(Strict):
     """Which entries of the catalogue are used."""
 
@@ -140,6 +153,7 @@ class Run(Strict):
     protocol: Name
     panel: int = Field(6, ge=1, le=24)  # faces in the comparison pictures
     contact_sheets: bool = True
+    figures: tuple[Name, ...] = ()  # entries of `figures:` that the report shows
     published: tuple[str, ...] = ()  # tables of published.csv to show beside the measured ones
 
 
@@ -201,6 +215,7 @@ class Config(Strict):
     datasets: dict[Name, Dataset]
     degradations: dict[Name, Recipe]
     models: dict[Name, Model]
+    figures: dict[Name, Figure] = {}
     assets: dict[Name, Asset] = {}
     run: Run
 
@@ -216,9 +231,17 @@ class Config(Strict):
         check("run.datasets", self.run.datasets, self.datasets)
         check("run.degradations", self.run.degradations, self.degradations)
         check("run.models", self.run.models, self.models)
-        for name in self.run.models:
-            if name in self.models and METHODS[self.models[name].method].generative:
-                mistakes.append(f"run.models: {name} makes faces and restores none")
+        check("run.figures", self.run.figures, self.figures)
+        restoring = {"run.models": self.run.models}
+        for name, figure in self.figures.items():
+            check(f"figures.{name}.dataset", [figure.dataset], self.datasets)
+            check(f"figures.{name}.degradations", figure.degradations, self.degradations)
+            check(f"figures.{name}.models", figure.models, self.models)
+            restoring[f"figures.{name}.models"] = figure.models
+        for where, names in restoring.items():
+            for name in names:
+                if name in self.models and METHODS[self.models[name].method].generative:
+                    mistakes.append(f"{where}: {name} makes faces and restores none")
         for name, model in self.models.items():
             row = METHODS[model.method]
             if model.train:
@@ -232,6 +255,11 @@ class Config(Strict):
             if model.train and (row.data == "paired") != bool(model.train.degradations):
                 wanted = "name one or more" if row.data == "paired" else "it sees clean faces alone"
                 mistakes.append(f"models.{name}.train.degradations: {wanted}")
+            start = self.models.get(model.init)
+            if start and start.method != model.method:
+                mistakes.append(f"models.{name}.init: {model.init} is of method {start.method}")
+            if model.init == name:
+                mistakes.append(f"models.{name}.init: an entry cannot start from itself")
             if row.trained and not (model.train or model.weights):
                 mistakes.append(f"models.{name}: method {model.method} needs train: or weights:")
             if not row.trained and model.train:
@@ -251,6 +279,28 @@ class Config(Strict):
         entry = self.models[model]
         named = {role: entry.settings.get(role) for role in METHODS[entry.method].helpers}
         return {role: helper for role, helper in named.items() if helper is not None}
+
+    def used_models(self) -> list[str]:
+        """Entries that the run needs: selected ones first, then those of its figures, the helpers
+        of all and the entries that their training starts from."""
+        waiting = [*self.run.models, *(m for f in self.run.figures for m in self.figures[f].models)]
+        used: dict[str, None] = {}
+        while waiting:
+            name = waiting.pop(0)
+            if name in used:
+                continue
+            used[name] = None
+            entry = self.models[name]
+            waiting += self.helpers_of(name).values()
+            if entry.train and entry.init in self.models:
+                waiting.append(entry.init)
+        return list(used)
+
+    def used_datasets(self) -> set[str]:
+        """Data sets that the run restores, shows or trains on."""
+        used = {*self.run.datasets, *(self.figures[name].dataset for name in self.run.figures)}
+        trained = [self.models[name].train for name in self.used_models()]
+        return used | {dataset for train in trained if train for dataset in train.datasets}
 
 
 def load_config(source: str | Path | Mapping) -> Config:

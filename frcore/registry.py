@@ -30,6 +30,8 @@ class MethodRow:
     needs_labels: bool = False  # parsing maps of the training faces
     needs_reference: bool = False
     generative: bool = False  # makes faces from nothing and restores none
+    # restores one face in many ways; an entry's setting `stochastic: false` takes that away
+    stochastic: bool = False
     paper: str = ""
 
 
@@ -69,6 +71,13 @@ METHODS: dict[str, MethodRow] = {
         helpers=("prior",),
         paper="Richardson et al., Encoding in Style, CVPR 2021, arXiv 2008.00951; Tov et al., "
         "Designing an Encoder for StyleGAN Image Manipulation, SIGGRAPH 2021, arXiv 2102.02766",
+    ),
+    "rdfr": MethodRow(
+        "frcore.methods.rdfr",
+        "RDFR",
+        assets=("mobilenet_v2",),
+        stochastic=True,
+        paper="Zhao et al., Rethinking Deep Face Restoration, CVPR 2022",
     ),
     "psfr_gan": MethodRow(
         "frcore.methods.psfr_gan",

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -41,6 +42,8 @@ STATUS_COLUMNS = ("id", "status", "reason")
 PHOTO_COLUMNS = (
     "photo", "face", "status", "reason", "box", "id_distance", "output", "note",
 )  # fmt: skip
+# besides, where a face is restored more than once
+SAMPLE_COLUMNS = ("samples", "sample_rms_255", "sample_std_max_255")
 # formats that are written as they came; others become PNG
 _WRITTEN = {
     ".jpg": "JPEG",
@@ -90,6 +93,12 @@ class Restorer:
     def crop(self) -> tuple[float, float]:
         """crop_scale and crop_shift of the aligned faces."""
         return float(self.card.get("crop_scale", 1.0)), float(self.card.get("crop_shift", 0.1))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a face has more than one restoration."""
+        row = METHODS[self.card["method"]]
+        return row.stochastic and self.card["settings"].get("stochastic", True)
 
 
 # ---- models
@@ -253,11 +262,13 @@ def try_faces(
     ids: Sequence[str],
     seed: int = 0,
     batch: int = 16,
+    sample: int = 0,
 ) -> list[torch.Tensor | str]:
     """Restore N x 3 x S x S in [0, 1]: per face C x S x S in [0, 1] on the CPU, or why it failed.
 
-    A face depends on (seed, model, id) and its pixels, not on the faces beside it: what fails in a
-    batch is tried again alone, and a method that draws random numbers works on one face at a time.
+    A face depends on (seed, model, id, sample) and its pixels, not on the faces beside it: what
+    fails in a batch is tried again alone, and a method that draws random numbers works on one face
+    at a time. `sample` counts its restorations; 0 is the one that is measured.
     """
     if len(images) != len(ids):
         raise ValueError(f"{len(images)} images but {len(ids)} ids")
@@ -267,7 +278,7 @@ def try_faces(
         n = 1 if restorer.one_by_one else batch
         part, names = images[start : start + n], ids[start : start + n]
         try:
-            restored = _restore(restorer, part, names, seed)
+            restored = _restore(restorer, part, names, seed, sample)
         except _Draws:
             restorer.one_by_one = True
             continue
@@ -277,7 +288,7 @@ def try_faces(
             else:
                 restored = []
                 for i, name in enumerate(names):
-                    restored += try_faces(restorer, part[i : i + 1], [name], seed, 1)
+                    restored += try_faces(restorer, part[i : i + 1], [name], seed, 1, sample)
         results += restored
         start += len(names)
     return results
@@ -305,9 +316,10 @@ class _Draws(Exception):
     """The method drew random numbers for a whole batch."""
 
 
-def _restore(restorer, images, names, seed) -> list[torch.Tensor | str]:
+def _restore(restorer, images, names, seed, sample) -> list[torch.Tensor | str]:
     # methods draw on the CPU, so that a seed means the same on every device
-    generator = torch_generator(seed, restorer.name, "restore", names[0])
+    which = (sample,) if sample else ()
+    generator = torch_generator(seed, restorer.name, "restore", names[0], *which)
     before = generator.get_state()
     with torch.no_grad():
         restored = restorer.module.restore(
@@ -399,6 +411,7 @@ class PhotoOptions:
     faces: all, largest, or numbers from left to right such as "0,2". strength: share of the
     restored face in the blend. scale: enlargement of the whole photograph. aligned: photographs are
     aligned faces already, the result has the model's size. min_face: pixels of the photograph.
+    samples: restorations of each photograph, for models that draw random numbers.
     """
 
     faces: str = "all"
@@ -410,6 +423,7 @@ class PhotoOptions:
     detector: str = "hog"
     enlarge: int = 2
     seed: int = 0
+    samples: int = 1
 
     def __post_init__(self):
         if self.faces not in ("all", "largest"):
@@ -418,6 +432,8 @@ class PhotoOptions:
             raise ValueError(f"scale must be 1, 2 or 4, got {self.scale}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must be in 0..1, got {self.strength}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.aligned and self.scale != 1:
             raise ValueError("aligned faces keep the model's size: no scale")
 
@@ -447,7 +463,10 @@ class Opened:
 
 @dataclass
 class _Job:
-    """One face on its way: `pixels` uint8 S x S x 3 unless `status` is decided already."""
+    """One face on its way: `pixels` uint8 S x S x 3 unless `status` is decided already.
+
+    restored, distances: one entry a sample; empty unless all of them were restored.
+    """
 
     number: int
     box: tuple = ()
@@ -455,8 +474,8 @@ class _Job:
     reason: str = ""
     pixels: np.ndarray | None = None
     transform: np.ndarray | None = None
-    restored: np.ndarray | None = None
-    distance: float | None = None
+    restored: list[np.ndarray] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
 
 
 def open_photo(path: str | Path) -> Opened:
@@ -562,12 +581,21 @@ def restore_photo(
 ) -> tuple[np.ndarray | None, list[dict]]:
     """One photograph -> (uint8 H x W x 3, or None when no face was restored; a row per face).
 
-    Rows have face, status (restored | skipped | failed), reason, box, id_distance, and the aligned
-    crops `before` and `after`. `recognise`: net of helpers/identity.py, or None.
+    Of several samples the first is pasted. Rows have face, status (restored | skipped | failed),
+    reason, box, id_distance, and the aligned crops `before` and, a list, `after`. `recognise`: net
+    of helpers/identity.py, or None. Raises RestoreError for samples of a model that draws nothing.
     """
+    _check_samples(restorer, options)
     jobs = _find(photo, restorer, options, detector)
     _restore_jobs([(name, job) for job in jobs], restorer, options, recognise, batch=16)
     return _paste(photo, jobs, options), _rows(jobs)
+
+
+def _check_samples(restorer: Restorer, options: PhotoOptions) -> None:
+    if options.samples > 1 and not restorer.stochastic:
+        raise RestoreError(
+            f"{restorer.name} draws nothing and restores a face in one way: samples must be 1"
+        )
 
 
 def restore_photos(
@@ -586,11 +614,18 @@ def restore_photos(
     cannot be written: NAME.SUFFIX.png), restored.csv (PHOTO_COLUMNS; a row per face, or one for a
     photograph without any), and the aligned faces before and after in faces/. What an earlier call
     finished with the same file, model and options is kept.
+    With options.samples > 1 a photograph becomes NAME_0.SUFFIX, NAME_1.SUFFIX ... (`output` names
+    the first), id_distance is the mean over samples, and restored.csv has SAMPLE_COLUMNS too:
+    `sample_rms_255` is the mean over pairs of samples of the root mean square difference of the
+    face, scale 0..255. faces/*_std.png shows the standard deviation of each of its pixels (root
+    mean square over channels); its white is `sample_std_max_255`, on the same scale.
     Returns counts: photos, restored, unrestored, faces, failed, kept.
-    Raises ValueError when `out_dir` lies in `photos`, AssetMissing without the landmark model.
+    Raises ValueError when `out_dir` lies in `photos`, AssetMissing without the landmark model,
+    RestoreError for samples of a model that draws nothing.
     """
     from tqdm import tqdm
 
+    _check_samples(restorer, options)
     photos, out_dir = Path(photos), Path(out_dir)
     listing = _listing(photos)
     if photos.is_dir() and out_dir.resolve().is_relative_to(photos.resolve()):
@@ -633,7 +668,8 @@ def restore_photos(
         atomic_output(out_dir / "restored.csv") as part,
         part.open("w", encoding="utf-8", newline="") as opened,
     ):
-        writer = csv.DictWriter(opened, PHOTO_COLUMNS, restval="", lineterminator="\n")
+        columns = PHOTO_COLUMNS + SAMPLE_COLUMNS * (options.samples > 1)
+        writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
     good = sum(any(row["status"] == "restored" for row in rows[item.id]) for item in listing)
@@ -726,37 +762,44 @@ def _restore_jobs(jobs: list[tuple[str, _Job]], restorer, options, recognise, ba
         return
     images = to_float(np.stack([job.pixels for _, job in jobs]))
     ids = [f"{name}_{job.number}" for name, job in jobs]
-    results = try_faces(restorer, images, ids, options.seed, batch)
-    for (_, job), before, result in zip(jobs, images, results):
-        if isinstance(result, str):
-            job.status, job.reason = "failed", result
-            continue
-        job.status = "restored"
-        blended = before + (result - before) * options.strength
-        job.restored = to_uint8(blended[None])[0]
-    done = [(before, job) for (_, job), before in zip(jobs, images) if job.restored is not None]
+    for sample in range(options.samples):
+        results = try_faces(restorer, images, ids, options.seed, batch, sample)
+        for (_, job), before, result in zip(jobs, images, results):
+            if job.status == "failed":
+                continue
+            if isinstance(result, str):  # one face, one status: all samples or none
+                job.status, job.reason, job.restored = "failed", result, []
+                continue
+            job.status = "restored"
+            blended = before + (result - before) * options.strength
+            job.restored.append(to_uint8(blended[None])[0])
+    done = [
+        (before, after, job) for (_, job), before in zip(jobs, images) for after in job.restored
+    ]
     if recognise is None or not done:
         return
     crop = (restorer.crop[0], restorer.crop[1])
     for start in range(0, len(done), batch):
         part = done[start : start + batch]
-        before = torch.stack([image for image, _ in part])
-        after = to_float(np.stack([job.restored for _, job in part]))
+        before = torch.stack([image for image, _, _ in part])
+        after = to_float(np.stack([pixels for _, pixels, _ in part]))
         with torch.no_grad():
             both = recognise.descriptors(
                 torch.cat([before, after]).to(restorer.device), *crop
             ).cpu()
         distances = (both[: len(part)] - both[len(part) :]).norm(dim=1)
-        for (_, job), distance in zip(part, distances.tolist()):
-            job.distance = distance
+        for (_, _, job), distance in zip(part, distances.tolist()):
+            job.distances.append(distance)
 
 
-def _paste(photo: Opened, jobs: list[_Job], options: PhotoOptions) -> np.ndarray | None:
+def _paste(photo: Opened, jobs: list[_Job], options: PhotoOptions, sample=0) -> np.ndarray | None:
     """The photograph with its restored faces, or None when there is none."""
-    done = [job for job in jobs if job.restored is not None]
+    done = [job for job in jobs if job.restored]
     if not done:
         return None
-    faces = [_grey(job.restored) if photo.grey else job.restored for job in done]
+    faces = [job.restored[sample] for job in done]
+    if photo.grey:
+        faces = [_grey(face) for face in faces]
     if options.aligned:
         return faces[0]
     patches = [paste.Patch(face, job.transform) for face, job in zip(faces, done)]
@@ -781,19 +824,39 @@ def _rows(jobs: list[_Job]) -> list[dict]:
             "before": job.pixels,
             "after": job.restored,
         }
-        notes = []
-        if job.distance is not None:
-            row["id_distance"] = f"{job.distance:.4f}"
-            if job.distance > _OTHER_PERSON:
-                notes.append("may look like another person")
-        if job.restored is not None and job.transform is not None:
-            size = len(job.restored)
+        notes, n = [], len(job.restored)
+        if job.distances:
+            row["id_distance"] = f"{np.mean(job.distances):.4f}"
+            others = sum(distance > _OTHER_PERSON for distance in job.distances)
+            if others:
+                which = f"{others} of {n} samples " if n > 1 else ""
+                notes.append(f"{which}may look like another person")
+        if n > 1:
+            row["samples"] = n
+            row["sample_rms_255"] = f"{sample_distance(job.restored):.4f}"
+            row["sample_std_max_255"] = f"{sample_deviation(job.restored).max():.4f}"
+        if job.restored and job.transform is not None:
+            size = len(job.restored[0])
             side = size / np.hypot(*job.transform[:, 0])
             if side > 1.5 * size:
                 notes.append(f"the face has {side:.0f} px, the model has {size}: detail is lost")
         row["note"] = "; ".join(notes)
         rows.append(row)
     return rows
+
+
+def sample_distance(samples: Sequence[np.ndarray]) -> float:
+    """Mean over pairs of the root mean square difference of uint8 images H x W x 3, 0..255."""
+    pairs = combinations([image.astype(np.float64) for image in samples], 2)
+    return float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in pairs]))
+
+
+def sample_deviation(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation of each pixel over uint8 images H x W x 3 -> H x W, scale 0..255.
+
+    Root mean square over channels; n - 1 in the denominator.
+    """
+    return np.sqrt(np.var(np.stack(samples).astype(np.float64), axis=0, ddof=1).mean(-1))
 
 
 def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
@@ -804,24 +867,26 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
         if status == "skipped":
             _write_record(out_dir, item, key, rows)
         return rows
-    target = _target(item, out_dir)
+    targets = _targets(item, out_dir, options.samples)
     try:
-        if target.exists() and not overwrite and not _record_path(out_dir, item).exists():
-            raise RestoreError(f"{target} is there already and is not ours: use --overwrite")
+        ours = _recorded_targets(item, out_dir)
+        for target in targets:
+            if target.exists() and not overwrite and target not in ours:
+                raise RestoreError(f"{target} is there already and is not ours: use --overwrite")
         photo = open_photo(item.path)
-        pixels = _paste(photo, found, options)
-        if pixels is not None:
-            write_photo(target, pixels, photo, options.strip_metadata)
+        for sample, target in enumerate(targets):
+            pixels = _paste(photo, found, options, sample)
+            if pixels is not None:
+                write_photo(target, pixels, photo, options.strip_metadata)
         rows = _rows(found)
         for row in rows:
-            for when in ("before", "after"):
-                crop = row.pop(when)
-                if crop is not None and row["status"] == "restored":
-                    face = f"{item.id}_{row['face']}_{when}.png"
+            before, after = row.pop("before"), row.pop("after")
+            if row["status"] == "restored":
+                for what, crop in _face_pictures(before, after).items():
+                    face = f"{item.id}_{row['face']}_{what}.png"
                     with atomic_output(out_dir / "faces" / face) as part:
                         write_image(part, crop)
-            if row["status"] == "restored":
-                row["output"] = target.relative_to(out_dir).as_posix()
+                row["output"] = targets[0].relative_to(out_dir).as_posix()
                 row["note"] = "; ".join(text for text in (row.get("note"), photo.note) if text)
     except Exception as error:  # writing may fail for one format or one full disk
         return [{"face": "", "status": "failed", "reason": _reason(error)}]
@@ -830,13 +895,27 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
     return rows
 
 
-def _target(item: sources.Photo, out_dir: Path) -> Path:
+def _face_pictures(before: np.ndarray, after: list[np.ndarray]) -> dict[str, np.ndarray]:
+    if len(after) == 1:
+        return {"before": before, "after": after[0]}
+    samples = {f"after_{sample}": pixels for sample, pixels in enumerate(after)}
+    deviation = sample_deviation(after)
+    # deviations are small: the largest is white, and its value is in the table
+    grey = np.uint8(np.rint(255 * deviation / max(deviation.max(), 1e-9)))
+    return {"before": before, **samples, "std": grey}
+
+
+def _targets(item: sources.Photo, out_dir: Path, samples: int) -> list[Path]:
+    """Where the restored photographs go, one a sample."""
     name = Path(item.photo)
     # a name that is not valid text cannot be written to a table and found again
     if not item.path.as_posix().endswith(item.photo):
         name = Path(f"{item.id}{item.path.suffix}")
     suffix = item.path.suffix.lower()
-    return out_dir / (name if suffix in _WRITTEN else name.with_name(name.name + ".png"))
+    name = name if suffix in _WRITTEN else name.with_name(name.name + ".png")
+    if samples > 1:
+        return [out_dir / name.with_name(f"{name.stem}_{k}{name.suffix}") for k in range(samples)]
+    return [out_dir / name]
 
 
 def _key(item, restorer, options, recognise) -> str:
@@ -853,13 +932,30 @@ def _record_path(out_dir: Path, item) -> Path:
     return out_dir / ".done" / f"{item.id}.json"
 
 
-def _read_record(out_dir: Path, item, key: str) -> list[dict] | None:
+def _load_record(out_dir: Path, item) -> dict | None:
     try:
-        record = json.loads(_record_path(out_dir, item).read_text(encoding="utf-8"))
+        return json.loads(_record_path(out_dir, item).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    outputs = {row.get("output") for row in record["rows"]} - {None}
-    if record["key"] != key or not all((out_dir / name).is_file() for name in outputs):
+
+
+def _recorded_targets(item, out_dir: Path) -> list[Path]:
+    """The photographs that an earlier call wrote for this file."""
+    record = _load_record(out_dir, item)
+    if record is None:
+        return []
+    return _targets(
+        item, out_dir, max((row.get("samples", 1) for row in record["rows"]), default=1)
+    )
+
+
+def _read_record(out_dir: Path, item, key: str) -> list[dict] | None:
+    """Rows of a photograph that was finished with the same key and whose results are all there."""
+    record = _load_record(out_dir, item)
+    if record is None or record["key"] != key:
+        return None
+    written = any("output" in row for row in record["rows"])
+    if written and not all(path.is_file() for path in _recorded_targets(item, out_dir)):
         return None
     return record["rows"]
 

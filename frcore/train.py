@@ -227,8 +227,9 @@ def train_model(
     log: Callable[[str], None] = print,
     stop_at: int | None = None,
 ) -> None:
-    """Train one entry of `models:` and write weights.safetensors, weights.json, history.csv.
+    """Train one entry of `models:`: weights.safetensors, weights.json, history.csv, samples.png.
 
+    Besides, {name}.png of what the method's `pictures` shows of the trained network, if it has one.
     samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file
     of
     a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors of
@@ -256,7 +257,11 @@ def train_model(
             if key in networks:
                 checkpoint.load_strict(network, networks[key], f"{start}: {key}")
         log(f"starting from {start} ({before['images_seen']} images seen)")
-    init = f"{start.name}, {before['images_seen']} images" if start else "scratch"
+    init = "scratch"
+    if start is not None:
+        # another entry's weights of this run all have one file name; the card knows the entry
+        named = before.get("name") if start.name == "weights.safetensors" else None
+        init = f"{named or start.name}, {before['images_seen']} images"
 
     faces = TrainingFaces(
         [sample for part in samples.values() for sample in part],
@@ -315,6 +320,12 @@ def train_model(
     pictures = sorted((state / "samples").glob("*.png"))
     with atomic_output(out / "samples.png") as part:
         shutil.copy(pictures[-1], part)
+    if hasattr(method, "pictures"):
+        model.load_state_dict(networks["model"])
+        places = numpy_generator(0, "pictures").permutation(len(faces))[:128]
+        shown = method.pictures(model.eval(), faces.truth(places, device))
+        for key, image in shown.items():
+            _write_picture(out / f"{key}.png", image)
     with atomic_output(out / "weights.json") as part:
         part.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
     checkpoint.save_weights(out / "weights.safetensors", networks, whole)
@@ -449,7 +460,7 @@ def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) ->
 
 def load_method_taps(row: MethodRow, net: str):
     """The layers of perceptual net `net` that a method compares; None: the net's usual ones."""
-    return getattr(importlib.import_module(row.module), "STYLE_TAPS", {}).get(net)
+    return getattr(importlib.import_module(row.module), "TAPS", {}).get(net)
 
 
 def _starting_weights(init: str, name: str, shipped: Path) -> Path | None:

@@ -57,11 +57,16 @@ class Plan:
 
     def shipped_weights(self, model: str) -> list[str]:
         """The file that training starts from, when there is one."""
-        entry = self.config.models[model]
+        init = self._init(model)
         path = self.root / "weights" / f"{model}.safetensors"
-        if entry.init == "shipped":
+        if init == "shipped":
             return [str(path)] if path.is_file() else []
-        return [] if entry.init == "scratch" else [entry.init]
+        return [] if init == "scratch" else [init]
+
+    def _init(self, model: str) -> str:
+        """`init` of an entry; where it names another entry, the path of that one's weights."""
+        init = self.config.models[model].init
+        return self.weights_path(init) if init in self.config.models else init
 
     def weights_of(self, model: str) -> list[str]:
         """Weights that restoring with `model` reads: its own and its helpers'."""
@@ -80,10 +85,7 @@ class Plan:
 
     def trained_models(self) -> list[str]:
         """Entries of the run that the workflow trains, helpers included."""
-        wanted = dict.fromkeys(self.config.run.models)
-        for name in list(wanted):
-            wanted |= dict.fromkeys(self.config.helpers_of(name).values())
-        return [name for name in wanted if self.config.models[name].train]
+        return [name for name in self.config.used_models() if self.config.models[name].train]
 
     def label_parser(self, dataset: str) -> str | None:
         """Entry that predicts a dataset's parsing maps, or None."""
@@ -182,6 +184,7 @@ class Plan:
         entry = self.config.models[model]
         hardware = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_images"}
         dump = entry.model_dump(exclude={"title": True, "train": hardware})
+        dump["init"] = self._init(model)
         sets = {
             d: self.config.datasets[d].model_dump(include={"size", "crop_scale", "crop_shift"})
             for d in entry.train.datasets
@@ -272,16 +275,14 @@ def _check_published(config: Config, root: Path) -> None:
 def _check_paths(config: Config) -> None:
     """Folders and files that the selected entries name must be there."""
     mistakes = []
-    used = set(config.run.datasets)
-    for name in config.run.models:
-        for entry_name in (name, *config.helpers_of(name).values()):
-            entry = config.models[entry_name]
-            used |= set(entry.train.datasets) if entry.train else set()
-            if entry.weights and not Path(entry.weights).is_file():
-                mistakes.append(f"models.{entry_name}.weights: no file {entry.weights}")
-            if entry.init not in ("shipped", "scratch") and not Path(entry.init).is_file():
-                mistakes.append(f"models.{entry_name}.init: no file {entry.init}")
-    for name in sorted(used):
+    for name in config.used_models():
+        entry = config.models[name]
+        if entry.weights and not Path(entry.weights).is_file():
+            mistakes.append(f"models.{name}.weights: no file {entry.weights}")
+        made = entry.init in ("shipped", "scratch", *config.models)
+        if not made and not Path(entry.init).is_file():
+            mistakes.append(f"models.{name}.init: no file {entry.init}")
+    for name in sorted(config.used_datasets()):
         dataset = config.datasets[name]
         for key, path in (("path", dataset.path), ("labels.path", dataset.labels.path)):
             if path and not Path(path).is_dir():
@@ -290,11 +291,21 @@ def _check_paths(config: Config) -> None:
         raise ConfigError(mistakes)
 
 
-def titles(plan: Plan) -> str:
-    """{model: title} of every entry that the report may name, selected models first, as JSON."""
-    names = dict.fromkeys([*plan.config.run.models, *plan.trained_models()])
+def titles(plan: Plan, names: Iterable[str] = ()) -> str:
+    """{model: title} of `names`, as JSON.
+
+    Default: every entry that the report may name, selected models first.
+    """
+    names = dict.fromkeys(names or [*plan.config.run.models, *plan.trained_models()])
     models = plan.config.models
     return _json({n: models[n].title or METHODS[models[n].method].title for n in names}, sort=False)
+
+
+def figure_spec(plan: Plan, name: str) -> str:
+    """An entry of `figures:` with the titles of its models, as JSON."""
+    entry = plan.config.figures[name]
+    shown = entry.model_dump(exclude={"title", "models"})
+    return _json(shown | {"models": json.loads(titles(plan, entry.models))}, sort=False)
 
 
 def config_spec(plan: Plan) -> str:
@@ -315,11 +326,9 @@ def licence_spec(plan: Plan) -> str:
 def assets_of_run(plan: Plan) -> list[str]:
     """Every asset that the selected run reads."""
     names: dict[str, None] = {}
-    datasets = set(plan.config.run.datasets)
     for model in plan.trained_models():
-        datasets |= set(plan.trained_datasets(model))
         names |= dict.fromkeys(plan.training_assets(model))
-    for dataset in sorted(datasets):
+    for dataset in sorted(plan.config.used_datasets()):
         names |= dict.fromkeys(plan.dataset_assets(dataset))
     return [*names, *(n for n in plan.metric_assets() if n not in names)]
 

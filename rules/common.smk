@@ -88,6 +88,17 @@ def method_code(model):
     )
 
 
+def figure_cells(figure, pattern):
+    """One path for every model and degradation of an entry of `figures:`."""
+    entry = CFG.figures[figure]
+    paths = [
+        pattern.format(m=model, d=entry.dataset, g=degradation)
+        for model in entry.models
+        for degradation in entry.degradations
+    ]
+    return list(dict.fromkeys(paths))
+
+
 def cells(pattern):
     """One path for every model, dataset and degradation of the run."""
     return [

@@ -139,6 +139,37 @@ rule panel:
         " --faces {params.faces:q} --n {params.n} --out {output:q} > {log} 2>&1"
 
 
+rule panel_of_strengths:
+    """An entry of `figures:`: faces under several degradations, restored by its models."""
+    input:
+        restored=lambda wc: figure_cells(wc.figure, f"{OUT}/restored/{{m}}/{{d}}/{{g}}"),
+        degraded=lambda wc: figure_cells(wc.figure, f"{OUT}/degraded/{{d}}/{{g}}"),
+        drawn=lambda wc: figure_cells(wc.figure, f"{OUT}/degraded/{{d}}/{{g}}.csv"),
+        table=lambda wc: f"{OUT}/faces/{CFG.figures[wc.figure].dataset}.csv",
+        folders=lambda wc: face_folders(CFG.figures[wc.figure].dataset),
+    output:
+        report(
+            f"{OUT}/figures/strengths/{{figure}}.png",
+            caption="captions/panel_of_strengths.rst",
+            category="Panels",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{OUT}/logs/report/strengths_{{figure}}.log",
+    wildcard_constraints:
+        figure=flow.one_of(CFG.figures),
+    localrule: True
+    conda:
+        "../envs/frcore.yaml"
+    params:
+        spec=lambda wc: flow.figure_spec(PLAN, wc.figure),
+        results=lambda wc: OUT,
+        code=code_hash("frcore.report.figures"),
+    shell:
+        'python "$SCRIPTS"/panel_of_strengths.py --spec {params.spec:q}'
+        " --results {params.results:q} --out {output:q} > {log} 2>&1"
+
+
 rule report_page:
     """One self-contained page: what was run, how it was measured, and what came out."""
     input:
@@ -158,6 +189,7 @@ rule report_page:
             for d in CFG.run.datasets
             for g in CFG.run.degradations
         ],
+        [f"{OUT}/figures/strengths/{name}.png" for name in CFG.run.figures],
         [
             f"{OUT}/figures/degradations/{CFG.run.datasets[0]}/{g}.png"
             for g in CFG.run.degradations

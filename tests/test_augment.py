@@ -307,6 +307,115 @@ def test_with_the_discriminator_of_stylegan2():
     assert net.from_rgb.weight.grad.abs().max() > 0
 
 
+# ----- colour and translation (DiffAugment)
+
+
+def differentiable_augment(images, brightness, saturation, contrast, down, right):
+    """The policy in numpy, one image and pixel at a time; N x 3 x H x W and a value an image."""
+    out = np.zeros_like(images)
+    for i, image in enumerate(images):
+        x = image + brightness[i]
+        grey = x.mean(0)
+        x = np.stack([(channel - grey) * saturation[i] + grey for channel in x])
+        x = (x - x.mean()) * contrast[i] + x.mean()
+        for row in range(x.shape[1]):
+            for column in range(x.shape[2]):
+                target = row + down[i], column + right[i]
+                if 0 <= target[0] < x.shape[1] and 0 <= target[1] < x.shape[2]:
+                    out[i, :, target[0], target[1]] = x[:, row, column]
+    return out
+
+
+@pytest.fixture
+def fixed_draws(monkeypatch):
+    """`fixed_draws(brightness, saturation, contrast, down, right)`: what is drawn next, an image a
+    value; colours as positions in their ranges, 0 to 1, and shifts in pixels."""
+
+    def prepare(*colours, down, right, reach):
+        colours = iter(colours)
+        shifts = iter((down, right))
+
+        def rand(*shape, device=None):
+            return torch.tensor(next(colours)).view(shape)
+
+        def randint(low, high, shape, device=None):
+            assert (low, high) == (0, 2 * reach + 1)
+            return reach - torch.tensor(next(shifts)).view(shape)
+
+        monkeypatch.setattr(torch, "rand", rand)
+        monkeypatch.setattr(torch, "randint", randint)
+
+    return prepare
+
+
+def test_colour_and_translation_agree_with_numpy(fixed_draws):
+    images = noise(4, 16)
+    draws = [[0.0, 1.0, 0.3, 0.7], [1.0, 0.0, 0.6, 0.2], [0.0, 1.0, 0.1, 0.8]]
+    down, right = [2, -2, 0, 1], [-2, 1, 0, 2]  # up to round(16 / 8)
+    fixed_draws(*draws, down=down, right=right, reach=2)
+    found = augment.colour_and_translation(images)
+    ranges = ((-0.5, 0.5), (0, 2), (0.5, 1.5))
+    values = [np.array(d) * (high - low) + low for d, (low, high) in zip(draws, ranges)]
+    expected = differentiable_augment(images.double().numpy(), *values, down, right)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    assert (found[0, :, :2] == 0).all() and (found[0, :, :, -2:] == 0).all()  # behind the shift
+
+
+def test_middle_of_every_range_changes_nothing(fixed_draws):
+    images = noise(2, 8)
+    fixed_draws(*[[0.5, 0.5]] * 3, down=[0, 0], right=[0, 0], reach=1)
+    torch.testing.assert_close(augment.colour_and_translation(images), images)
+
+
+def test_colour_and_translation_are_drawn_per_image_within_their_ranges():
+    torch.manual_seed(0)
+    # three constant colours: shifts show as zeros, and colours can be solved for
+    n, side = 400, 16
+    colour = torch.tensor([0.1, 0.2, 0.6])
+    images = colour.view(1, 3, 1, 1).expand(n, 3, side, side)
+    found = augment.colour_and_translation(images)
+    inside = found[:, :, side // 2, side // 2]
+    brightness = inside.mean(1) - colour.mean()
+    assert brightness.min() > -0.5 and brightness.max() < 0.5
+    assert brightness.min() < -0.45 and brightness.max() > 0.45
+    # saturation and contrast multiply here: up to 2 x 1.5
+    factor = (inside[:, 2] - inside[:, 0]) / 0.5
+    assert factor.min() >= 0 and 2 < factor.max() <= 3
+    there = found.abs().sum(1) > 1e-6
+    shifts = [
+        (
+            kept.any(1 - axis).nonzero().min() - (side - 1 - kept.any(1 - axis).nonzero().max())
+        ).item()
+        for kept in there
+        for axis in (0, 1)
+    ]
+    assert set(shifts) == {-2, -1, 0, 1, 2}
+    both = torch.tensor(shifts).view(n, 2)
+    assert len({tuple(pair.tolist()) for pair in both}) == 25  # the axes are drawn apart
+    assert len(brightness.unique()) == n
+    torch.manual_seed(1)
+    assert not torch.equal(augment.colour_and_translation(images), found)
+
+
+def test_contrast_is_taken_about_the_mean_of_the_image(fixed_draws):
+    images = noise(1, 8)
+    fixed_draws([0.5], [0.5], [1.0], down=[0], right=[0], reach=1)
+    found = augment.colour_and_translation(images)
+    torch.testing.assert_close(found.mean(), images.mean())
+    torch.testing.assert_close(found - found.mean(), 1.5 * (images - images.mean()))
+
+
+def test_first_and_second_derivatives_of_colour_and_translation():
+    images = noise(2, 8, torch.float64).requires_grad_()
+
+    def act(x):
+        torch.manual_seed(3)
+        return augment.colour_and_translation(x) ** 2
+
+    assert torch.autograd.gradcheck(act, images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(act, images, fast_mode=True)  # R1 needs it
+
+
 # ----- control of p
 
 

@@ -55,6 +55,7 @@ def test_wrong_arguments_end_with_1(capsys):
         cli.main(["restore", "--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and "exit codes" in text and "--strip-metadata" in text
+    assert "NAME_0.SUFFIX" in text  # where samples go
 
 
 def test_own_mistakes_keep_their_traceback(monkeypatch):
@@ -161,6 +162,28 @@ def test_restore_counts_and_exit_codes(capsys, tmp_path):
     assert [(row["photo"], row["status"]) for row in rows][2] == ("c.png", "failed")
     assert "did you mean 'bicubic'" in error_of(capsys, *command[:-2], "bicubik")
     assert "landmarks.dat" in error_of(capsys, *command[:-1], "--overwrite")
+
+
+def test_samples_are_counted_or_refused(capsys, tmp_path):
+    from frcore import checkpoint
+    from frcore.methods import rdfr
+
+    settings = rdfr.Settings(**rdfr.TINY)
+    card = {"method": "rdfr", "settings": settings.model_dump(), "name": "tiny"}
+    networks = {"model": rdfr.build(settings).state_dict()}
+    checkpoint.save_weights(tmp_path / "tiny.safetensors", networks, card)
+    faces(tmp_path / "in", "ab")
+    command = ["restore", "-i", "in", "-o", "out", "--aligned", "--samples", "2", "--model"]
+    assert cli.main([*command, "tiny.safetensors"]) == 0
+    assert "2 of 2 photographs restored in 2 ways each" in capsys.readouterr().out
+    assert {path.name for path in Path("out").glob("*.png")} == {
+        "a_0.png", "a_1.png", "b_0.png", "b_1.png",
+    }  # fmt: skip
+    text = error_of(capsys, *command, "bicubic")
+    assert "bicubic draws nothing" in text and len(text.splitlines()) == 1
+    assert "samples must be at least 1" in error_of(
+        capsys, *command[:-2], "0", "--model", "tiny.safetensors"
+    )
 
 
 def test_evaluate_known_answer(capsys, tmp_path):

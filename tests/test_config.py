@@ -1,6 +1,7 @@
 """The configuration is checked strictly, at once, and says what to change."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_default_configuration_is_valid(data):
         ("models.bicubic.train", {}, ["models.bicubic.train", "is not trained"]),
         ("datasets.orl.split", {"train": 0.9, "test": 0.2}, ["datasets.orl.split", "sum to 1"]),
         ("datasets.orl.source", "folder", ["datasets.orl", "needs path:"]),
+        ("run.figures", ["rdfr_skip"], ["run.figures", "did you mean 'rdfr_skips'?"]),
+        ("figures.rdfr_skips.models", ["rdfr64"], ["figures.rdfr_skips.models", "'rdfr_64'?"]),
+        ("figures.rdfr_skips.models", ["stylegan2-64"], ["figures.rdfr_skips", "restores none"]),
+        ("figures.rdfr_skips.dataset", "olr", ["figures.rdfr_skips.dataset", "'orl'?"]),
+        ("figures.rdfr_skips.degradations", ["x3_64"], ["degradations", "'x3_64'"]),
+        ("models.rdfr_64.init", "fpn_64", ["models.rdfr_64.init", "of method fpn"]),
+        ("models.rdfr_64.init", "rdfr_64", ["models.rdfr_64.init", "from itself"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_key_and_fix(data, path, value, words):
@@ -81,6 +89,29 @@ def test_trained_method_needs_a_plan_or_weights(data):
     assert "needs train: or weights:" in mistakes(data)[0]
     data["models"]["fpn_64"]["weights"] = "somewhere.safetensors"
     load_config(data)
+
+
+def test_training_can_start_from_another_entry(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data["run"]["models"], data["results"] = ["bicubic", "rdfr_64_x8"], "elsewhere"
+    plan = open_plan(data, ROOT)  # weights that are still to be made are no mistake
+    start = "elsewhere/models/rdfr_64/weights.safetensors"
+    assert plan.shipped_weights("rdfr_64_x8") == [start]
+    assert json.loads(plan.training_spec("rdfr_64_x8"))["entry"]["init"] == start
+    assert plan.trained_models() == ["rdfr_64_x8", "rdfr_64"]
+    assert json.loads(plan.training_spec("rdfr_64"))["entry"]["init"] == "shipped"
+
+
+def test_figures_of_the_run_bring_their_models_and_data(data):
+    data["run"] |= {"models": ["bicubic"], "datasets": ["orl"]}
+    assert load_config(data).used_models() == ["bicubic"]
+    assert load_config(data).used_datasets() == {"orl"}
+    data["run"]["figures"] = ["rdfr_skips"]
+    config = load_config(data)
+    assert config.used_models() == ["bicubic", *config.figures["rdfr_skips"].models]
+    assert config.used_datasets() == {"orl", "digiface"}
+    data["run"]["models"] = ["psfrgan_64"]
+    assert load_config(data).used_models()[-1] == "fpn_64"  # helpers after what is asked for
 
 
 def test_training_sets_of_one_model_must_have_one_size(data):

@@ -51,7 +51,7 @@ def tiny(name):
         guide[role] = net.eval().requires_grad_(False)
     perceptual = getattr(settings, "perceptual", None)
     if perceptual:
-        guide["perceptual"] = Flat(getattr(module, "STYLE_TAPS", {}).get(perceptual, ("any",)))
+        guide["perceptual"] = Flat(getattr(module, "TAPS", {}).get(perceptual, ("any",)))
     return module, settings, model, guide
 
 
@@ -160,6 +160,28 @@ def test_restores_two_faces_the_same_alone_and_together(name):
     assert together.min() >= 0
     assert together.max() <= 1
     torch.testing.assert_close(together[:1], alone, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", RESTORING)
+def test_stochastic_rows_draw_and_others_do_not(name):
+    module, settings, model, guide = tiny(name)
+    if model is not None:
+        model.eval()
+    degraded = batch_of(settings, n=1)["degraded"]
+
+    def restored(seed, net=model):
+        generator = torch.Generator().manual_seed(seed)
+        before = generator.get_state()
+        with torch.no_grad():
+            result = module.restore(net, degraded, guide, generator)
+        return result, not torch.equal(before, generator.get_state())
+
+    (first, drew), (second, _) = restored(1), restored(2)
+    assert drew == METHODS[name].stochastic
+    assert torch.equal(first, second) != METHODS[name].stochastic
+    if METHODS[name].stochastic and "stochastic" in module.Settings.model_fields:
+        still = settings.model_copy(update={"stochastic": False})
+        assert not restored(1, module.build(still).eval())[1]
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name in RESTORING])

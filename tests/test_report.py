@@ -429,6 +429,49 @@ def test_panel_bytes_and_large_faces(tmp_path):
     assert (pixels(tmp_path / "one.jpg.png") == (255, 0, 0)).all(-1).sum() == figures.TILE_MAX**2
 
 
+def test_panel_of_strengths_has_a_row_for_each_degradation(tmp_path):
+    """Run as the rule does: flat colours tell where every picture comes from."""
+    colours, count = {}, iter(range(1, 255))
+    for i in ("p", "q"):
+        for place in ("degraded/d/weak", "degraded/d/strong", "restored/m/d/weak",
+                      "restored/m/d/strong", "restored/n/d/weak", "faces/d/0000"):  # fmt: skip
+            colours[place, i] = (next(count), 7, 9)
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 64), colours[place, i]).save(tmp_path / place / f"{i}.png")
+    (tmp_path / "degraded" / "d" / "weak.csv").write_text("id\np\nz\nq\nz\n")
+    (tmp_path / "faces" / "d.csv").write_text("id,shard,split\np,0000,test\nq,0000,test\n")
+    spec = {
+        "dataset": "d",
+        "degradations": ["weak", "strong"],
+        "faces": 2,
+        "models": {"m": "The same", "n": "The same"},
+    }
+    script = ROOT / "workflow_scripts" / "panel_of_strengths.py"
+    words = ["--spec", json.dumps(spec), "--results", tmp_path, "--out", tmp_path / "s.png"]
+    subprocess.run([sys.executable, script, *map(str, words)], check=True, cwd=ROOT)
+    sheet = pixels(tmp_path / "s.png")
+
+    def places(colour):
+        """Upper left corners of the tiles of this colour."""
+        mask = (sheet == colour).all(-1)
+        corners = mask & ~np.roll(mask, 1, 0) & ~np.roll(mask, 1, 1)
+        assert mask.sum() == 128**2 * corners.sum()
+        return {tuple(place) for place in np.argwhere(corners).tolist()}
+
+    corner = {key: places(colour) for key, colour in colours.items()}
+    rows = [next(iter(corner[f"degraded/d/{g}", i]))[0] for i in "pq" for g in ("weak", "strong")]
+    assert rows == sorted(rows) and len(set(rows)) == 4  # face by face, weak before strong
+    for i, (weak, strong) in {"p": rows[:2], "q": rows[2:]}.items():
+        assert {y for y, _ in corner["faces/d/0000", i]} == {weak, strong}  # one truth for both
+        (_, left), (_, m), (y, n) = (
+            next(iter(corner[f"{place}/d/weak", i]))
+            for place in ("degraded", "restored/m", "restored/n")
+        )
+        assert left < m < n < next(iter(corner["faces/d/0000", i]))[1] and y == weak
+        box = sheet[strong : strong + 128, n : n + 128]  # not restored: crossed out
+        assert (box[0] == 0xB0).all() and ((box[..., 0] > box[..., 1].astype(int) + 60).sum()) > 20
+
+
 def test_plot_scores_draws_every_model_and_is_reproducible(tmp_path):
     files = [
         write(tmp_path, m, {"t_up": ids(v)}, dataset=d)

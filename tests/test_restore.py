@@ -16,6 +16,7 @@ from frcore.faces.detect import Face
 from frcore.images import BadImage, to_float, write_image
 from frcore.registry import METHODS, MethodRow
 from frcore.restore import PhotoOptions
+from frcore.seeds import torch_generator
 
 SIDE = 96
 
@@ -113,6 +114,14 @@ def test_a_face_does_not_depend_on_its_batch(toy, restorer):
     assert torch.equal(together[2:3], alone)
     assert not torch.equal(together[1], together[2])
     assert not torch.equal(restore.restore_faces(restorer, images, ids, seed=2)[2:3], alone)
+
+
+def test_draws_follow_from_names_alone(toy, restorer):
+    toy.change = lambda image, generator: image + torch.rand(1, generator=generator)
+    for sample, more in ((0, ()), (2, (2,))):
+        (face,) = restore.try_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"], 5, sample=sample)
+        wanted = torch.rand(1, generator=torch_generator(5, "toy", "restore", "a", *more))
+        assert (face == wanted).all()
 
 
 def test_faces_are_batched(toy, restorer):
@@ -417,3 +426,193 @@ def test_broken_photographs_say_why(tmp_path):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(BadImage, match="not an image"):
         restore.open_photo(tmp_path / "a.png")
+
+
+# ---- several restorations of a face
+
+
+@pytest.fixture
+def rdfr(tmp_path):
+    """`rdfr(**settings)` -> a tiny RDFR with random weights, loaded from a file."""
+    from frcore.methods import rdfr as method
+
+    def make(**changes):
+        torch.manual_seed(0)
+        settings = method.Settings(**{**method.TINY, **changes})
+        path = tmp_path / "weights" / "tiny.safetensors"
+        card = {"method": "rdfr", "settings": settings.model_dump(), "name": "tiny"}
+        checkpoint.save_weights(path, {"model": method.build(settings).state_dict()}, card)
+        return restore.load_model(path)
+
+    return make
+
+
+def aligned_faces(folder: Path, names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        picture().rotate(90 * i).resize((32, 32)).save(folder / f"{name}.png")
+
+
+def crop_of(name: str, what: str) -> str:
+    """Place of an aligned face of photograph `name`."""
+    return f"faces/{restore.sources.photo_id(Path(name))}_0_{what}.png"
+
+
+def sampled(tmp_path, restorer, out="out", **options):
+    """Counts, rows and {name: pixels} of all pictures of a run on the folder `in`."""
+    options = PhotoOptions(aligned=True, **options)
+    words = (tmp_path / "in", tmp_path / out, restorer, options, tmp_path / "no-assets")
+    counts = restore.restore_photos(*words, progress=False)
+    pictures = {
+        path.relative_to(tmp_path / out).as_posix(): np.asarray(Image.open(path)).astype(int)
+        for path in sorted((tmp_path / out).rglob("*.png"))
+    }
+    return counts, rows_of(tmp_path / out / "restored.csv"), pictures
+
+
+def test_samples_differ_and_the_first_is_the_usual_one(rdfr, tmp_path):
+    restorer = rdfr()
+    aligned_faces(tmp_path / "in", "ab")
+    counts, rows, found = sampled(tmp_path, restorer, samples=3)
+    names = {f"{name}_{k}.png" for name in "ab" for k in range(3)}
+    crops = {"before", "after_0", "after_1", "after_2", "std"}
+    assert set(found) == names | {crop_of(f"{name}.png", crop) for name in "ab" for crop in crops}
+    assert counts["restored"] == counts["faces"] == 2
+    _, usual_rows, usual = sampled(tmp_path, restorer, "usual")
+    assert tuple(usual_rows[0]) == restore.PHOTO_COLUMNS
+    for name, row in zip("ab", rows):
+        assert tuple(row) == restore.PHOTO_COLUMNS + restore.SAMPLE_COLUMNS
+        assert row["output"] == f"{name}_0.png" and row["samples"] == "3"
+        samples = np.stack([found[f"{name}_{k}.png"] for k in range(3)])
+        assert (samples[0] == usual[f"{name}.png"]).all()
+        assert all((samples[i] != samples[j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
+        # the table and the picture follow from the samples
+        squares = [((samples[i] - samples[j]) ** 2).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+        assert float(row["sample_rms_255"]) == pytest.approx(np.sqrt(squares).mean(), abs=1e-4)
+        deviation = np.sqrt(samples.var(0, ddof=1).mean(-1))
+        white = float(row["sample_std_max_255"])
+        assert white == pytest.approx(deviation.max(), abs=1e-4) and white > 1
+        shown = found[crop_of(f"{name}.png", "std")]
+        assert shown.max() == 255
+        np.testing.assert_allclose(shown / 255 * white, deviation, atol=white / 255)
+
+
+def test_samples_depend_on_seed_name_and_number_alone(rdfr, tmp_path):
+    restorer = rdfr()
+    aligned_faces(tmp_path / "in", "abc")
+    _, _, found = sampled(tmp_path, restorer, samples=3)
+    _, _, fewer = sampled(tmp_path, restorer, "fewer", samples=2)
+    _, _, other = sampled(tmp_path, restorer, "other", samples=3, seed=1)
+    for name in "ac":
+        (tmp_path / "in" / f"{name}.png").unlink()
+    _, _, alone = sampled(tmp_path, restorer, "alone", samples=3)
+    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / "z.png")
+    _, _, renamed = sampled(tmp_path, restorer, "renamed", samples=3)
+    for k in range(3):
+        assert (alone[f"b_{k}.png"] == found[f"b_{k}.png"]).all()
+        assert (other[f"b_{k}.png"] != found[f"b_{k}.png"]).any()
+        assert (renamed[f"z_{k}.png"] != found[f"b_{k}.png"]).any()
+    assert (fewer["b_1.png"] == found["b_1.png"]).all()
+
+
+def test_spread_of_samples_by_hand():
+    shades = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 40)]
+    assert restore.sample_distance(shades[:2]) == pytest.approx(10)
+    assert restore.sample_distance(shades) == pytest.approx((10 + 30 + 20) / 3)
+    assert restore.sample_deviation(shades[:2]) == pytest.approx(10 / np.sqrt(2))
+    one_channel = [np.zeros((1, 1, 3), np.uint8), np.array([[[6, 0, 0]]], np.uint8)]
+    assert restore.sample_distance(one_channel) == pytest.approx(np.sqrt(36 / 3))
+    assert restore.sample_deviation(one_channel) == pytest.approx(np.sqrt(18 / 3))
+
+
+def test_models_that_draw_nothing_have_no_samples(rdfr, tmp_path):
+    aligned_faces(tmp_path / "in", "a")
+    for model in (
+        restore.load_model("bicubic", root=tmp_path, results=tmp_path),
+        rdfr(stochastic=False),
+    ):
+        with pytest.raises(restore.RestoreError, match="draws nothing") as caught:
+            sampled(tmp_path, model, samples=2)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+        assert sampled(tmp_path, model, model.name, samples=1)[0]["restored"] == 1
+    with pytest.raises(ValueError, match="samples must be at least 1"):
+        PhotoOptions(samples=0)
+
+
+@pytest.fixture
+def drawing(toy, restorer, monkeypatch):
+    """The toy method, drawing a shade: a restorer with samples."""
+    row = MethodRow("toy_method", "Toy", trained=False, stochastic=True)
+    monkeypatch.setitem(METHODS, "toy", row)
+    toy.change = lambda image, generator: image * 0 + torch.rand(1, generator=generator)
+    return restorer
+
+
+def test_samples_of_photographs_are_pasted(toy, drawing, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.jpg", quality=95)
+    found[:] = [face_at(30, 50, 30), face_at(66, 50, 30)]
+    _, rows = run(tmp_path, drawing, samples=4)
+    assert [row["output"] for row in rows] == ["a_0.jpg"] * 2
+    shades = {0: set(), 1: set()}
+    for k in range(4):
+        with Image.open(tmp_path / "out" / f"a_{k}.jpg") as photo:
+            for face, x in enumerate((30, 66)):
+                shades[face].add(photo.getpixel((x, 52)))
+    assert len(shades[0]) == len(shades[1]) == 4 and not shades[0] & shades[1]
+    std = np.asarray(Image.open(tmp_path / "out" / crop_of("a.jpg", "std")))
+    assert std.shape == (64, 64) and (std == 255).all()  # a flat shade varies alike everywhere
+
+
+def test_a_failed_sample_fails_its_face(toy, drawing, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    calls = []
+
+    def change(image, generator):
+        calls.append(torch.rand(1, generator=generator))
+        return image * torch.nan if len(calls) == 2 else image
+
+    toy.change = change
+    counts, rows = run(tmp_path, drawing, samples=3)
+    assert counts["failed"] == 1 and "not finite" in rows[0]["reason"] and not rows[0]["output"]
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == []
+    assert run(tmp_path, drawing, samples=3)[0]["restored"] == 1  # tried again
+
+
+def test_samples_are_kept_and_foreign_files_left_alone(toy, drawing, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    assert run(tmp_path, drawing)[0]["restored"] == 1  # one: a.png
+    _, before = run(tmp_path, drawing, samples=2)
+    counts, after = run(tmp_path, drawing, samples=2)
+    assert counts["kept"] == 1 and after == before
+    (tmp_path / "out" / "a_1.png").unlink()
+    assert run(tmp_path, drawing, samples=2)[0]["kept"] == 0
+    picture().save(tmp_path / "out" / "a_2.png")  # not ours
+    mine = (tmp_path / "out" / "a_2.png").read_bytes()
+    counts, rows = run(tmp_path, drawing, samples=3)
+    assert counts["failed"] == 1 and "--overwrite" in rows[0]["reason"]
+    assert (tmp_path / "out" / "a_2.png").read_bytes() == mine
+
+
+def test_identity_is_the_mean_over_samples(toy, drawing, found, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+
+    class Shade:  # a face's identity is its mean shade, times four
+        def descriptors(self, images, *crop):
+            return 4 * images.mean((1, 2, 3))[:, None]
+
+    monkeypatch.setattr(restore, "_recogniser", lambda *_: Shade())
+    _, (row,) = run(tmp_path, drawing, samples=5)
+    crops = [f"after_{k}" for k in range(5)]
+    before, *after = (
+        4 * np.asarray(Image.open(tmp_path / "out" / crop_of("a.png", crop))).mean() / 255
+        for crop in ("before", *crops)
+    )
+    distances = [abs(before - shade) for shade in after]
+    others = sum(distance > 0.6 for distance in distances)
+    assert float(row["id_distance"]) == pytest.approx(np.mean(distances), abs=1e-3)
+    assert 0 < others < 5 and f"{others} of 5 samples may look like another person" in row["note"]

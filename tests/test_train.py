@@ -20,7 +20,7 @@ from frcore import checkpoint, data, train
 from frcore.data import TrainingFaces
 
 HERE = Path(__file__).resolve().parent
-METHODS = ("fpn", "psfr_gan", "stylegan2", "stylegan2_encoder")
+METHODS = ("fpn", "psfr_gan", "rdfr", "stylegan2", "stylegan2_encoder")
 FACES = 18  # not a multiple of the batch: a batch reaches over the end of a pass
 
 
@@ -86,6 +86,14 @@ def test_killed_and_resumed_equals_uninterrupted(work, method):
     assert "resuming at 24 of 48 images" in lines
     assert_same(out, work / f"whole_{method}")
     assert [int(row["images"]) for row in rows(out)] == list(range(4, 49, 4))
+
+
+def test_rdfr_resumes_where_its_warm_up_ends(work):
+    interrupted(work, "warm_up", "rdfr", at=16)
+    out = run(work, "warm_up", entry_of("rdfr"), [])
+    assert_same(out, work / "whole_rdfr")
+    assert [bool(row["perplexity_true_8"]) for row in rows(out)] == [False] * 4 + [True] * 8
+    assert (out / "codes_8.png").is_file()  # what the method's `pictures` shows
 
 
 def test_sigterm_saves_and_asks_for_another_try(work):
@@ -374,6 +382,14 @@ def start_weights(work):
     module = load_method("psfr_gan")
     torch.manual_seed(seed_for(entry.seed, "entry", "init"))
     return module.build(module.Settings(**entry.settings)).state_dict()
+
+
+def test_card_names_the_entry_it_started_from(work):
+    start = work / "whole_fpn" / "weights.safetensors"
+    entry = entry_of("fpn", images=4).model_copy(update={"init": str(start)})
+    card = checkpoint.read_card(run(work, "further", entry, []) / "weights.safetensors")
+    assert card["init"] == "entry, 48 images"
+    assert card["images_seen"] == 52
 
 
 def test_log_names_the_device(work):

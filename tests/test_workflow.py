@@ -113,6 +113,26 @@ def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path)
     assert jobs["score_faces"] == 450
 
 
+def test_figure_is_planned_when_asked_for(snakemake, bare):
+    """Four models at three strengths, none of them selected by the default run."""
+    target = "results/figures/strengths/rdfr_skips.png"
+    jobs = without_fetching(counts(snakemake(bare, "--cores", 2, "-n", "--", target)))
+    assert jobs.pop("align_faces") == 6
+    assert jobs == {
+        "join_faces": 1,
+        "degrade_faces": 3,
+        "train_model": 4,
+        "restore_faces": 12,
+        "panel_of_strengths": 1,
+    }
+
+
+def test_model_that_starts_from_another_trains_both(snakemake, bare, tmp_path):
+    over = write_yaml(tmp_path / "o.yaml", run={"models": ["rdfr_64_x8"], "datasets": ["orl"]})
+    jobs = counts(snakemake(bare, "--cores", 2, "-n", "--configfile", over))
+    assert jobs["train_model"] == 2 and jobs["restore_faces"] == 3
+
+
 def test_slurm_profile_needs_no_slurm_to_plan(snakemake, bare, tmp_path):
     for tool in ("bash", "sh", "env", "which", "git", "uname", "rm"):
         (tmp_path / tool).symlink_to(shutil.which(tool))

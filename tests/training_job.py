@@ -31,6 +31,8 @@ RECIPE = Recipe.model_validate(
 MORE = {
     "fpn": {"labels": 4},
     "psfr_gan": {"labels": 4, "style": False, "parser": "parser"},
+    # the warm-up ends and R1 is taken next to an interruption
+    "rdfr": {"perceptual_weight": 0.0, "warmup_images": 16, "r1_every": 3},
     # every lazy step, and the augmentation's strength, on both sides of an interruption
     "stylegan2": {"size": 32, "r1_every": 3, "path_every": 2, "ada_target": 0.6, "ada_images": 60},
     "stylegan2_encoder": {"size": 32, "prior": "prior", "perceptual_weight": 0.0},

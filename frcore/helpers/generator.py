@@ -19,7 +19,7 @@ from frcore.losses import (
     processes,
     r1_penalty,
 )
-from frcore.nets.stylegan2 import Discriminator, Generator
+from frcore.nets.stylegan2 import Discriminator, Generator, lazy_adam
 
 
 class Settings(Strict):
@@ -69,18 +69,6 @@ def sample(
     z = model.draw(n, generator)
     images = [model(part, truncation, "fixed") for part in z.split(batch)]
     return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
-
-
-def lazy_adam(parameters, learning_rate: float, betas, every: int) -> torch.optim.Adam:
-    """Adam for a network that takes one more step for its regulariser every `every` steps.
-
-    Learning rate and decay rates are those that give the same pace (StyleGAN2, appendix B, lazy
-    regularisation): with c = every / (every + 1), lr c and beta^c. `every` 0: no such steps.
-    """
-    c = every / (every + 1) if every else 1.0
-    return torch.optim.Adam(
-        parameters, lr=learning_rate * c, betas=tuple(beta**c for beta in betas), eps=1e-8
-    )
 
 
 class Trainer:

@@ -33,7 +33,7 @@ from frcore.config import Strict
 from frcore.helpers.parsing import one_hot, predict_labels
 
 # layers whose Gram matrices Eq. 5 compares: at 1/4, 1/8 and 1/16 of the image that the net sees
-STYLE_TAPS = {
+TAPS = {
     "vgg19": ("relu3_4", "relu4_4", "conv5_4"),
     "mobilenet_v2": ("features3", "features6", "features13"),
 }
@@ -332,5 +332,5 @@ class Trainer:
 
 
 def make_trainer(model: Generator, settings: Settings, guide: dict) -> Trainer:
-    """Trainer of the workflow's loop. `guide`: parser (an FPN), perceptual (with STYLE_TAPS)."""
+    """Trainer of the workflow's loop. `guide`: parser (an FPN), perceptual (with TAPS)."""
     return Trainer(model, settings, guide)

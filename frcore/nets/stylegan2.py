@@ -174,16 +174,18 @@ class ModulatedConv(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU (figure 2c)."""
+    """Modulated 3x3 convolution, noise (unless `side` is None), bias, leaky ReLU (figure 2c)."""
 
-    def __init__(self, c_in, c_out, w_dim, side, up=False):
+    def __init__(self, c_in, c_out, w_dim, side=None, up=False):
         super().__init__()
         self.conv = ModulatedConv(c_in, c_out, 3, w_dim, up=up)
-        self.noise_strength = nn.Parameter(torch.zeros(()))
+        if side is not None:
+            self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(c_out))
-        self.register_buffer("noise", torch.randn(side, side))  # the fixed one
+        if side is not None:
+            self.register_buffer("noise", torch.randn(side, side))  # the fixed one
 
-    def forward(self, x, w, noise):
+    def forward(self, x, w, noise=None):
         """x N x C_in x H x W, w N x D, noise N or 1 x 1 x side x side or None -> N x C_out x ..."""
         y = self.conv(x, w, gain=GAIN)
         if noise is not None:
@@ -233,11 +235,11 @@ class Mapping(nn.Module):
 class SynthesisBlock(nn.Module):
     """One side r: up-convolution (the constant's convolution at 4), convolution, image."""
 
-    def __init__(self, c_in, c_out, w_dim, side):
+    def __init__(self, c_in, c_out, w_dim, side, noise=True):
         super().__init__()
-        first = side == 4
-        self.up = None if first else StyledConv(c_in, c_out, w_dim, side, up=True)
-        self.conv = StyledConv(c_out, c_out, w_dim, side)
+        first, where = side == 4, side if noise else None
+        self.up = None if first else StyledConv(c_in, c_out, w_dim, where, up=True)
+        self.conv = StyledConv(c_out, c_out, w_dim, where)
         self.to_rgb = ToRGB(c_out, w_dim)
 
     def convs(self) -> list[StyledConv]:
@@ -409,3 +411,18 @@ class Discriminator(nn.Module):
             x = block(x)
         x = self.conv(minibatch_stddev(x, self.group))
         return self.out(self.fc(x.flatten(1)))
+
+
+# ----- optimizer
+
+
+def lazy_adam(parameters, learning_rate: float, betas, every: int) -> torch.optim.Adam:
+    """Adam for a network that takes one more step for its regulariser every `every` steps.
+
+    Learning rate and decay rates are those that give the same pace (StyleGAN2, appendix B, lazy
+    regularisation): with c = every / (every + 1), lr c and beta^c. `every` 0: no such steps.
+    """
+    c = every / (every + 1) if every else 1.0
+    return torch.optim.Adam(
+        parameters, lr=learning_rate * c, betas=tuple(beta**c for beta in betas), eps=1e-8
+    )

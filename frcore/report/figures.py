@@ -173,14 +173,39 @@ def panel(
     columns: (title, folder), such as degraded, one per model, truth. Faces are enlarged by a whole
     factor without interpolation. A missing picture is a crossed box: nothing takes its place.
     """
+    paths = [(title, [Path(folder) / f"{i}.png" for i in ids]) for title, folder in columns]
+    return _draw_panel(ids, paths, out_png, caption)
+
+
+def panel_of_strengths(
+    ids: Sequence[str],
+    degradations: Sequence[str],
+    columns: Sequence[tuple[str, str | Path | Mapping[str, str | Path]]],
+    out_png: str | Path,
+    caption: str = "",
+) -> list[tuple[str, str]]:
+    """For every face a row a degradation; returns the (row, column title) that are missing.
+
+    columns: (title, {degradation: folder of PNGs}), or one folder for all rows, as the truth has.
+    """
+    rows = [(i, degradation) for i in ids for degradation in degradations]
+    paths = [
+        (title, [Path(f[g] if isinstance(f, Mapping) else f) / f"{i}.png" for i, g in rows])
+        for title, f in columns
+    ]
+    return _draw_panel([f"{i} {g}" for i, g in rows], paths, out_png, caption)
+
+
+def _draw_panel(ids, columns, out_png, caption) -> list[tuple[str, str]]:
+    """Rows named `ids`; columns: (title, a picture's path for each row)."""
     from PIL import Image, ImageDraw
 
-    paths = {(i, t): Path(folder) / f"{i}.png" for i in ids for t, folder in columns}
     found = {}
-    for key, path in paths.items():
-        if path.is_file():
-            with Image.open(path) as opened:
-                found[key] = opened.convert("RGB")
+    for column, (_, paths) in enumerate(columns):
+        for row, path in enumerate(paths):
+            if path.is_file():
+                with Image.open(path) as opened:
+                    found[row, column] = opened.convert("RGB")
     side = max((max(image.size) for image in found.values()), default=TILE)
     factor = max(1, math.ceil(TILE / side))
     tile = min(side * factor, TILE_MAX)
@@ -204,7 +229,7 @@ def panel(
             draw.text((x + tile / 2, y), text, fill="#222222", font=font, anchor="ma")
         for row, name in enumerate(ids):
             y = head + row * (tile + GAP)
-            image = found.get((name, title))
+            image = found.get((row, column))
             if image is None:
                 missing.append((name, title))
                 _draw_failed(draw, x, y, tile, small)

@@ -76,7 +76,7 @@ def report_run(config: Config, out: Path) -> None:
     results, run = Path(config.results), config.run
     protocol = load_protocol(run.protocol)
     figures = results / "figures"
-    trained = list(dict.fromkeys(_trained(config)))
+    trained = _trained(config)
     titles = {n: config.models[n].title or METHODS[config.models[n].method].title for n in trained}
     html_report(
         config,
@@ -105,6 +105,10 @@ def report_run(config: Config, out: Path) -> None:
                 )
                 for dataset in run.datasets
                 for degradation in run.degradations
+            ]
+            + [
+                (figures / "strengths" / f"{name}.png", config.figures[name].title or name)
+                for name in run.figures
             ],
             "training": [
                 (figures / "training.png", "Losses over images seen in this run."),
@@ -126,5 +130,4 @@ def report_run(config: Config, out: Path) -> None:
 
 
 def _trained(config: Config) -> list[str]:
-    names = [n for m in config.run.models for n in (m, *config.helpers_of(m).values())]
-    return [name for name in names if config.models[name].train]
+    return [name for name in config.used_models() if config.models[name].train]

@@ -382,5 +382,5 @@ def test_image_weight_switches_the_second_task_off():
 
 
 def test_style_taps_exist_in_the_feature_nets():
-    for net, taps in method.STYLE_TAPS.items():
+    for net, taps in method.TAPS.items():
         assert set(taps) <= set(perceptual.tap_names(net))

@@ -1,0 +1,424 @@
+"""RDFR: stochastic U-Net with few, quantised and gated skip connections.
+
+Paper: Zhao, Su, Chu, Li, Renn, Zhu, Chen, Jia, "Rethinking Deep Face Restoration", CVPR 2022.
+Sections and equations below are its own. No code was published and its appendices are not to be
+had: what the paper leaves open is filled with StyleGAN2's parts (frcore/nets/stylegan2.py).
+Own choices: encoder of StyleGAN2's discriminator blocks, latent z from its 4x4 map, one vector eps
+an image for all layers and no per-pixel noise (the paper has one source of noise), up-convolution -
+fusion - convolution in a decoder block, discriminator with R1 through the augmentation, gates that
+begin half open, codes taken from features after a warm-up and revived when they starve. Eq. 4 is
+computed as q* = q + s p, which it equals.
+
+N batch, C channels, H W image, K codes, D length of eps, r side of a feature map. Images of the
+network are in [-1, 1].
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from frcore.augment import colour_and_translation
+from frcore.config import Strict
+from frcore.losses import logistic_d, logistic_g, processes, r1_penalty
+from frcore.nets.stylegan2 import (
+    Discriminator,
+    DiscriminatorBlock,
+    EqualConv,
+    EqualLinear,
+    StyledConv,
+    SynthesisBlock,
+    channels_at,
+    check_size,
+    lazy_adam,
+    upsample2,
+)
+
+# layers of L_percep and their weights: GFP-GAN's for VGG19, all of the default net's alike
+PERCEPTUAL = {
+    "vgg19": {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
+    "mobilenet_v2": {f"features{i}": 1.0 for i in (1, 3, 6, 10, 13)},
+}
+TAPS = {net: tuple(weights) for net, weights in PERCEPTUAL.items()}
+GRID = 32  # largest side of the gate's grid (section 3.1.3)
+
+
+class Settings(Strict):
+    """Defaults are the recommended 64 px version; PAPER is the published size."""
+
+    size: int = 64
+    c_base: int = 16384  # channels at side r: min(c_base / r, c_max)
+    c_max: int = 512
+    noise_dim: int = 512  # length of eps and z
+    skips: tuple[int, ...] = (8, 16)  # sides whose features pass from encoder to decoder
+    fusion: Literal["lgf", "add", "concat"] = "lgf"  # Table 3: concat is the baseline's
+    quantise: bool = True
+    stochastic: bool = True  # False: eps = 0
+    codes: int = 1024
+    code_decay: float = 0.99
+    warmup_images: int = 16_000  # before codes are taken from features and used
+    adversarial_weight: float = 0.1  # alpha
+    pixel_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    perceptual: Literal["mobilenet_v2", "vgg19"] = "mobilenet_v2"
+    commitment_weight: float = 1.0
+    r1_gamma_weight: float = 0.05
+    r1_every: int = 16  # steps
+    group: int = 4  # images whose standard deviation the discriminator sees
+    learning_rate: float = 0.002
+    betas: tuple[float, float] = (0.0, 0.99)
+    halve_at: tuple[int, ...] = ()  # images seen at which the learning rate is halved
+
+
+PAPER = {"size": 512, "skips": (8, 16, 32), "perceptual": "vgg19", "r1_gamma_weight": 10.0}
+TINY = {
+    "size": 32,
+    "c_base": 256,
+    "c_max": 16,
+    "noise_dim": 16,
+    "codes": 8,
+    "warmup_images": 4,
+    "r1_every": 2,
+}
+
+
+class Codebook(nn.Module):
+    """K code words of one skip: features of good faces, learnt as a moving average (Eq. 2, 3)."""
+
+    def __init__(self, codes, channels, decay):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("codes", torch.randn(codes, channels))
+        # counts of 1: from counts of 0 an unused code would jump to 1e5 times its size
+        self.register_buffer("counts", torch.ones(codes))
+        self.register_buffer("sums", self.codes.clone())
+        # for the log, moving averages of how many vectors chose each code. `counts` would flatter:
+        # a code that is revived is given a count that no vector earned
+        self.register_buffer("use_true", torch.zeros(codes))
+        self.register_buffer("use_degraded", torch.zeros(codes))
+
+    def nearest(self, p: torch.Tensor) -> torch.Tensor:
+        """p N x C x H x W -> index of the closest code, N x H x W; in float32."""
+        with torch.autocast(p.device.type, enabled=False):
+            flat = p.permute(0, 2, 3, 1).reshape(-1, p.shape[1]).to(self.codes.dtype)
+            distance = self.codes.square().sum(1) - 2 * flat @ self.codes.T
+        return distance.argmin(1).view(p.shape[0], *p.shape[2:])
+
+    def forward(self, p):
+        """p N x C x H x W -> p^q (Eq. 2) with the gradient of p, and mean || p - sg(p^q) ||^2."""
+        index = self.nearest(p)
+        if self.training:
+            chosen = torch.bincount(index.flatten(), minlength=len(self.codes)).float()
+            self.use_degraded.lerp_(chosen, 1 - self.decay)
+        quantised = self.codes[index].permute(0, 3, 1, 2).to(p.dtype)
+        # p - p is exactly 0 where p + (p^q - p) would be p^q up to rounding only
+        return quantised + (p - p.detach()), F.mse_loss(p.float(), quantised.float())
+
+    @torch.no_grad()
+    def start(self, h: torch.Tensor) -> None:
+        """Take the codes from features h N x C x H x W of true faces, with repetition if few."""
+        flat = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]).float()
+        order = torch.randperm(len(flat), device=flat.device)
+        codes = flat[order.repeat(math.ceil(len(self.codes) / len(flat)))[: len(self.codes)]]
+        if processes() > 1:
+            dist.broadcast(codes, 0)
+        self.codes.copy_(codes)
+        self.sums.copy_(codes)
+        self.counts.fill_(1)
+
+    @torch.no_grad()
+    def update(self, h: torch.Tensor) -> torch.Tensor:
+        """Average over features h N x C x H x W of true faces; -> mean || h - h^q ||^2 before.
+
+        N_k <- g N_k + (1 - g) n_k, M_k <- g M_k + (1 - g) sum of h in k, c_k = M_k / N~_k with
+        Laplace smoothing of the counts. A code whose count falls below a tenth of the mean starts
+        anew at a feature of this batch.
+        """
+        flat = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]).float()
+        index = self.nearest(h).flatten()
+        distance = F.mse_loss(flat, self.codes[index])
+        chosen = F.one_hot(index, len(self.codes)).float()
+        with torch.autocast(h.device.type, enabled=False):  # sums of half precision lose most of it
+            seen, sums = chosen.sum(0), chosen.T @ flat
+        fresh = flat[torch.randint(len(flat), (len(self.codes),), device=flat.device)]
+        if processes() > 1:
+            for tensor in (seen, sums):
+                dist.all_reduce(tensor)
+            dist.broadcast(fresh, 0)
+        self.use_true.lerp_(seen, 1 - self.decay)
+        self.counts.lerp_(seen, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        starved = self.counts < 0.1 * self.counts.mean()
+        self.counts.copy_(torch.where(starved, self.counts.mean(), self.counts))
+        restart = fresh * self.counts[:, None]
+        self.sums.copy_(torch.where(starved[:, None], restart, self.sums))
+        total = self.counts.sum()
+        smooth = (self.counts + 1e-5) / (total + len(self.codes) * 1e-5) * total
+        self.codes.copy_(self.sums / smooth[:, None])
+        return distance
+
+    def health(self) -> dict[str, torch.Tensor]:
+        """For the log: share of the codes in use, and perplexity, by what chose them."""
+        found = {}
+        for kind, use in (("true", self.use_true), ("degraded", self.use_degraded)):
+            if use.sum() > 0:
+                share = use / use.sum()
+                found[f"used_{kind}"] = (share > 0.1 / len(share)).float().mean()
+                found[f"perplexity_{kind}"] = torch.exp(-torch.xlogy(share, share).sum())
+        return found
+
+
+class LinearGatedFusion(nn.Module):
+    """Eq. 4: a gate per position and channel, from a linear map over all positions."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.window = max(1, side // GRID)  # r
+        n = (side // self.window) ** 2
+        self.weight = nn.Parameter(torch.zeros(n, n))  # 0: gates begin half open
+        self.scale = 1 / math.sqrt(n)
+
+    def gate(self, p, q):
+        """s: N x C x H x W in (0, 1)."""
+        u = F.avg_pool2d(p + q, self.window) if self.window > 1 else p + q
+        with torch.autocast(p.device.type, enabled=False):
+            u = u.to(self.weight.dtype)
+            o = (u.flatten(2) @ (self.weight * self.scale)).view_as(u)
+        s = torch.sigmoid(o)
+        if self.window > 1:
+            s = F.interpolate(s, size=p.shape[2:], mode="bilinear", align_corners=False)
+        return s.to(p.dtype)
+
+    def forward(self, p, q):
+        """p encoder's, q decoder's N x C x H x W -> q* = s (p + q) + (1 - s) q = q + s p."""
+        return q + self.gate(p, q) * p
+
+
+class Skip(nn.Module):
+    """One skip connection: quantise, inject noise, fuse (figure 2)."""
+
+    def __init__(self, s: Settings, side: int):
+        super().__init__()
+        channels = channels_at(side, s.c_base, s.c_max)
+        self.codebook = Codebook(s.codes, channels, s.code_decay) if s.quantise else None
+        self.conv = StyledConv(channels, channels, s.noise_dim) if s.stochastic else None
+        self.lgf = LinearGatedFusion(side) if s.fusion == "lgf" else None
+        self.join = EqualConv(2 * channels, channels, 1) if s.fusion == "concat" else None
+
+    def forward(self, p, q, eps, quantise: bool):
+        """p, q N x C x H x W, eps N x D -> q* N x C x H x W, commitment loss or None."""
+        commitment = None
+        if self.codebook is not None and quantise:
+            p, commitment = self.codebook(p)
+        if self.conv is not None:
+            p = self.conv(p, eps)
+        if self.lgf is not None:
+            return self.lgf(p, q), commitment
+        if self.join is not None:
+            return self.join(torch.cat([p, q], 1)), commitment
+        return q + p, commitment
+
+
+class RDFR(nn.Module):
+    """x -> restored face; another one for every eps."""
+
+    def __init__(self, s: Settings):
+        super().__init__()
+        check_size(s.size)
+        self.settings = s
+        self.sides = [s.size // 2**i for i in range(int(math.log2(s.size)) - 1)]  # R ... 4
+        wrong = [side for side in s.skips if side not in self.sides[1:-1]]
+        if wrong:
+            raise ValueError(f"skips: no features of side {wrong}, expected some of "
+                             f"{self.sides[1:-1]}")  # fmt: skip
+        widths = [channels_at(side, s.c_base, s.c_max) for side in self.sides]
+        self.from_rgb = EqualConv(3, widths[0], 1)
+        self.downs = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in pairwise(widths))
+        self.bottom = EqualConv(widths[-1], widths[-1], 3)  # f_4'
+        self.to_z = EqualLinear(16 * widths[-1], s.noise_dim) if s.stochastic else None
+        up = list(zip(self.sides, widths))[::-1]
+        before = [up[0][1], *(width for _, width in up)]
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(c_in, c_out, s.noise_dim, side, noise=False)
+            for c_in, (side, c_out) in zip(before, up)
+        )
+        self.skips = nn.ModuleDict({str(side): Skip(s, side) for side in sorted(s.skips)})
+        self.register_buffer("quantising", torch.tensor(False))  # after the warm-up
+
+    def encode(self, x):
+        """x N x 3 x R x R in [-1, 1] -> {side: features}, the smallest (4) last."""
+        f, features = self.from_rgb(x), {}
+        for side, down in zip(self.sides[1:], self.downs):
+            f = features[side] = down(f)
+        return features
+
+    def forward(self, x, eps):
+        """x N x 3 x R x R in [-1, 1], eps N x D -> image, commitment loss, sigmoid(z).
+
+        The image is not bounded; the loss is the sum over skips, 0 without quantisation.
+        """
+        features = self.encode(x)
+        f = self.bottom(features[4])
+        gate = None
+        if self.to_z is None:
+            eps = torch.zeros_like(eps)
+        else:
+            gate = torch.sigmoid(self.to_z(f.flatten(1)))
+            eps = gate * eps  # Eq. 6
+        image, commitment, quantise = None, f.new_zeros(()), bool(self.quantising)
+        for side, block in zip(self.sides[::-1], self.blocks):
+            if block.up is not None:
+                f = block.up(f, eps)
+            if str(side) in self.skips:
+                f, loss = self.skips[str(side)](features[side], f, eps, quantise)
+                commitment = commitment if loss is None else commitment + loss
+            f = block.conv(f, eps)
+            rgb = block.to_rgb(f, eps)
+            image = rgb if image is None else upsample2(image) + rgb
+        return image, commitment, gate
+
+
+def build(settings: Settings) -> RDFR:
+    """The network. Raises ValueError for a side that is no power of two, or skips it has not."""
+    return RDFR(settings)
+
+
+def restore(model: RDFR, degraded, guide, generator):
+    """degraded N x 3 x R x R in [0, 1] -> restored, one draw of eps each, from `generator`.
+
+    Without `stochastic` nothing is drawn, so that faces can be restored in batches.
+    """
+    eps = torch.zeros(len(degraded), model.settings.noise_dim)
+    if model.settings.stochastic:
+        eps = torch.randn(eps.shape, generator=generator)
+    return (model(degraded * 2 - 1, eps.to(degraded.device))[0] / 2 + 0.5).clamp(0, 1)
+
+
+class Trainer:
+    """One step of Eq. 7 for the restorer, of Eq. 8 for the discriminator, and of the codes."""
+
+    def __init__(self, model: RDFR, settings: Settings, guide: dict):
+        s = self.settings = settings
+        self.perceptual = guide.get("perceptual")
+        if s.perceptual_weight and self.perceptual is None:
+            raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
+        device = next(model.parameters()).device
+        d = Discriminator(s.size, s.c_base, s.c_max, s.group)
+        self.networks = {
+            "model": model,
+            "discriminator": d.to(device, memory_format=torch.channels_last),
+        }
+        self.optimizers = {
+            "model": lazy_adam(model.parameters(), s.learning_rate, s.betas, 0),
+            "discriminator": lazy_adam(d.parameters(), s.learning_rate, s.betas, s.r1_every),
+        }
+        self.rates = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
+
+    def step(self, batch: dict) -> dict[str, torch.Tensor]:
+        """One update of all. `batch`: truth, degraded in [0, 1], images_seen, step."""
+        s, model, d = self.settings, self.networks["model"], self.networks["discriminator"]
+        y, x, seen = batch["truth"] * 2 - 1, batch["degraded"] * 2 - 1, batch["images_seen"]
+        for name, optimizer in self.optimizers.items():
+            halvings = sum(seen >= at for at in s.halve_at)
+            optimizer.param_groups[0]["lr"] = self.rates[name] / 2**halvings
+
+        # ----- restorer, Eq. 7
+        d.requires_grad_(False)
+        eps = torch.randn(len(x), s.noise_dim, device=x.device)
+        restored, commitment, gate = model(x, eps)
+        losses = {"pixel": F.l1_loss(restored, y)}  # Eq. 10
+        total = s.pixel_weight * losses["pixel"]
+        if s.perceptual_weight:
+            losses["perceptual"] = self._perceptual(restored, y)
+            total = total + s.perceptual_weight * losses["perceptual"]
+        losses["adversarial"] = logistic_g(d(colour_and_translation(restored)))  # Eq. 9
+        total = total + s.adversarial_weight * losses["adversarial"]
+        if commitment.requires_grad:
+            losses["commitment"] = commitment
+            total = total + s.commitment_weight * commitment
+        self._update("model", total)
+        d.requires_grad_(True)
+        if gate is not None:
+            losses["gate"] = gate.detach().mean()
+
+        # ----- discriminator, Eq. 8
+        real = d(colour_and_translation(y))
+        fake = d(colour_and_translation(restored.detach()))
+        losses["discriminator"] = logistic_d(real, fake)
+        self._update("discriminator", losses["discriminator"])
+        if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
+            clean = y.detach().requires_grad_(True)  # its gradient flows through the augmentation
+            losses["r1"] = r1_penalty(clean, d(colour_and_translation(clean)))
+            self._update("discriminator", s.r1_gamma_weight / 2 * s.r1_every * losses["r1"])
+
+        # weights that were trained before have their warm-up behind them
+        if s.quantise and (seen >= s.warmup_images or model.quantising):
+            losses |= self._learn_codes(y)
+        return losses
+
+    @torch.no_grad()
+    def _learn_codes(self, y) -> dict[str, torch.Tensor]:
+        """Moving averages over features of the truth (section 3.1.2); the codebooks' health."""
+        model, health = self.networks["model"], {"commitment_true": y.new_zeros(())}
+        features = model.encode(y)
+        for side, skip in model.skips.items():
+            book, h = skip.codebook, features[int(side)]
+            if not model.quantising:
+                book.start(h)
+            health["commitment_true"] = health["commitment_true"] + book.update(h)
+            health |= {f"{name}_{side}": value for name, value in book.health().items()}
+        model.quantising.fill_(True)
+        return health
+
+    def _perceptual(self, restored, y):
+        found, wanted = self.perceptual(restored / 2 + 0.5), self.perceptual(y / 2 + 0.5)
+        weights = PERCEPTUAL[self.settings.perceptual]
+        return sum(w * F.l1_loss(found[tap], wanted[tap]) for tap, w in weights.items())
+
+    def _update(self, name: str, loss: torch.Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+
+def make_trainer(model: RDFR, settings: Settings, guide: dict) -> Trainer:
+    """Trainer of the workflow's loop. `guide`: perceptual (with TAPS)."""
+    return Trainer(model, settings, guide)
+
+
+@torch.no_grad()
+def pictures(model: RDFR, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    """truth N x 3 x R x R in [0, 1] -> {"codes_8": 1 x 3 x H x W in [0, 1], ...}: what codes mean.
+
+    A tile is the mean of the patches of `truth` at the positions that chose a code (a position of
+    side r stands for R / r pixels, though its feature has seen more around them). Codes are in the
+    order of their use, row by row; those that none chose are black. Nothing before the end of the
+    warm-up.
+    """
+    if not model.quantising:
+        return {}
+    books = {int(side): skip.codebook for side, skip in model.skips.items() if skip.codebook}
+    use = dict.fromkeys(books, 0.0)
+    sums = dict.fromkeys(books, 0.0)
+    for part in truth.split(16):
+        features = model.encode(part * 2 - 1)
+        for side, book in books.items():
+            chosen = F.one_hot(book.nearest(features[side]).flatten(), len(book.codes)).float()
+            patches = F.pixel_unshuffle(part, part.shape[-1] // side).permute(0, 2, 3, 1)
+            use[side] = use[side] + chosen.sum(0)
+            sums[side] = sums[side] + chosen.T @ patches.flatten(0, 2)
+    found = {}
+    for side in books:
+        pixels = truth.shape[-1] // side
+        order = use[side].argsort(descending=True, stable=True)
+        means = (sums[side] / use[side].clamp(min=1)[:, None])[order].view(-1, 3, pixels, pixels)
+        tiles = F.pad(means, (1, 1, 1, 1))  # a black line between them
+        across = math.ceil(math.sqrt(len(tiles)))
+        tiles = torch.cat([tiles, tiles.new_zeros(-len(tiles) % across, *tiles.shape[1:])])
+        rows = [torch.cat(list(row), 2) for row in tiles.split(across)]
+        found[f"codes_{side}"] = torch.cat(rows, 1)[None]
+    return found
