@@ -633,17 +633,16 @@ def evaluate(args) -> int:
         both = [_read_pairs(pairs, ids, which, protocol.crop) for which in (0, 1)]
         rows += score.score_images(*both, ids, single, nets, **frame)
         for kept, images in zip(features, both):
-            kept.append(score.set_features(images, of_set, nets))
+            kept.append(score.set_features(images, of_set, nets, **frame))
     order = [name for ids in groups for name in ids]
     found, wanted = (_joined(parts) for parts in features)
     wanted.pop(score.NIQE_BLOCKS, None)  # its model needs training faces, which are not here
-    statistics = {net: score.sets.statistics(values) for net, values in wanted.items()}
-    truth = score.TruthFeatures(tuple(order), wanted, statistics)
+    truth = score.TruthFeatures(tuple(order), wanted, score.statistics_of(wanted))
     summary = score.summarise(rows, args.seed, protocol.bootstrap)
     summary += score.score_set(order, found, truth, of_set, args.seed)
     for row in summary:
         row |= {"protocol": name, "protocol_digest": protocol.digest(), "seed": args.seed}
-        if row["metric"].startswith("id_"):
+        if score.IDENTITY in METRICS[row["metric"]].assets:
             crop = f"crop_scale {args.crop_scale:g}, crop_shift {args.crop_shift:g}"
             row["note"] = "; ".join(text for text in (row["note"], crop) if text)
 

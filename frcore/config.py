@@ -195,7 +195,7 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _whole_frame(self):
-        cut = [name for name in self.metrics if name.startswith("id_dlib")]
+        cut = [name for name in self.metrics if "dlib_resnet" in METRICS[name].assets]
         if self.crop and cut:
             raise ValueError(f"{cut} look at a fixed window of the whole frame: crop must be 0")
         return self

@@ -20,6 +20,24 @@ class MetricRow:
     what: str  # one line
 
 
+def _identity_set(measure: str, k: int, same: str) -> MetricRow:
+    """iPrecision or iRecall; `same`: a face's identity is that of its pair, or of its person."""
+    points, balls = ("restored", "true") if measure == "iPrecision" else ("true", "restored")
+    own = f"their own {balls} face" if same == "pair" else f"a {balls} face of their person"
+    nearest = "nearest" if k == 1 else f"{k}th nearest"
+    return MetricRow(
+        f"{measure} k={k} (dlib, {same})",
+        "set",
+        True,
+        True,
+        ("dlib_resnet",),
+        16,
+        "",
+        f"share of {points} faces no farther from {own} than its {nearest} other one; "
+        "RDFR's, with dlib's net for FaceNet",
+    )
+
+
 METRICS: dict[str, MetricRow] = {
     "psnr_rgb": MetricRow(
         "PSNR (RGB)", "image", True, True, (), 1, "dB", "8-bit RGB, MSE over all three channels"
@@ -167,6 +185,18 @@ METRICS: dict[str, MetricRow] = {
         "",
         "unbiased squared MMD, cubic kernel, same features as fid_mobilenetv2; not KID",
     ),
+    "iprecision_dlib_k1": _identity_set("iPrecision", 1, "pair"),
+    "iprecision_dlib_k4": _identity_set("iPrecision", 4, "pair"),
+    "iprecision_dlib_k10": _identity_set("iPrecision", 10, "pair"),
+    "irecall_dlib_k1": _identity_set("iRecall", 1, "pair"),
+    "irecall_dlib_k4": _identity_set("iRecall", 4, "pair"),
+    "irecall_dlib_k10": _identity_set("iRecall", 10, "pair"),
+    "iprecision_person_dlib_k1": _identity_set("iPrecision", 1, "person"),
+    "iprecision_person_dlib_k4": _identity_set("iPrecision", 4, "person"),
+    "iprecision_person_dlib_k10": _identity_set("iPrecision", 10, "person"),
+    "irecall_person_dlib_k1": _identity_set("iRecall", 1, "person"),
+    "irecall_person_dlib_k4": _identity_set("iRecall", 4, "person"),
+    "irecall_person_dlib_k10": _identity_set("iRecall", 10, "person"),
     "niqe_refit32": MetricRow(
         "NIQE refit (32 px blocks)",
         "set",

@@ -22,14 +22,15 @@ rule truth_features:
         runtime=240,
     params:
         protocol=PLAN.protocol_spec(),
+        frame=lambda wc: PLAN.frame_spec(wc.dataset),
         limit=lambda wc: CFG.datasets[wc.dataset].test_limit or 0,
         faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
         root=lambda wc: RES,
         code=METRICS_CODE,
     shell:
-        'python "$SCRIPTS"/truth_features.py --protocol {params.protocol:q} --table {input.table:q}'
-        " --faces {params.faces:q} --limit {params.limit} --resources {params.root:q}"
-        " --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/truth_features.py --protocol {params.protocol:q} --frame {params.frame:q}'
+        " --table {input.table:q} --faces {params.faces:q} --limit {params.limit}"
+        " --resources {params.root:q} --out {output:q} > {log} 2>&1"
 
 
 rule score_faces:

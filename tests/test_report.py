@@ -15,15 +15,20 @@ from safetensors.numpy import save_file
 from frcore.config import ROOT, Protocol, load_config
 from frcore.registry import METRICS, MetricRow
 from frcore.report import figures
-from frcore.report.page import html_report
+from frcore.report.page import _tables_html, html_report
 from frcore.report.stage import model_facts
 from frcore.report.table import (
     PRINTED_HIGHER_IS_BETTER,
     PUBLISHED,
+    Tables,
+    _Cell,
     _resample_counts,
+    _Row,
+    _Table,
     bootstrap_interval,
     comparison,
     join_scores,
+    split_columns,
 )
 
 SHARED = {"min_side": 1, "needs_truth": True, "assets": ()}
@@ -308,6 +313,31 @@ def test_marks_follow_the_direction(tmp_path):
     assert tex.count("\\textbf{") == 2 and tex.count("\\underline{") == 2
     for text in (md, tex):
         assert "seed 3" in text and "n = 2" in text and re.search("toy@[0-9a-f]{12}", text)
+
+
+def test_a_share_of_1_keeps_three_digits(tmp_path):
+    files = [write(tmp_path, m, {"t_up": ids([v, v])}) for m, v in (("a", 1.0), ("b", 0.9943))]
+    join(tmp_path, files, protocol("t_up"))
+    _, md, _ = tables(tmp_path)
+    assert "| **1.000** ± 0.000 |" in md and "| <ins>0.994</ins> ± 0.000 |" in md
+
+
+def test_wide_tables_break_into_parts_of_like_width():
+    def table(n, published=False):
+        columns = [(f"metric {i}", "", ()) for i in range(n)]
+        row = _Row("Bicubic", "", [_Cell(f"value {i}") for i in range(n)])
+        return _Table("", [], columns, [row], published)
+
+    def widths(table, most):
+        return [len(table.columns[part]) for part in split_columns(table, most)]
+
+    assert widths(table(15), 7) == [5, 5, 5] and widths(table(15), 11) == [8, 7]
+    assert widths(table(11), 11) == [11] and widths(table(0), 7) == [0]
+    assert widths(table(15, published=True), 7) == [15]
+    page = _tables_html(Tables([table(15)]))
+    assert page.count("<figure") == 1 and page.count("<table") == page.count("Bicubic") == 2
+    places = [page.index(f"value {i}<") for i in range(15)]
+    assert places == sorted(places)
 
 
 def test_equal_digits_share_a_mark(tmp_path):

@@ -240,6 +240,8 @@ def test_long_table_has_every_cell(toy):
         assert row["value"] or "no weights: alexnet" in row["note"]
         if METRICS[row["metric"]].kind == "image" and row["value"]:
             assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"])
+        if row["metric"] == "iprecision_dlib_k4":
+            assert row["note"].startswith(f"chance {4 / int(row['n']):.3g}")
     assert {row["source"] for row in rows} == {"measured", "published"}
     psnr = {row["model"]: float(row["value"]) for row in measured if row["metric"] == "psnr_rgb"}
     assert 20 < psnr["bicubic"] < 40  # a face shrunk four times

@@ -34,6 +34,7 @@ from frcore.nets.stylegan2 import (
     SynthesisBlock,
     channels_at,
     check_size,
+    full_precision,
     lazy_adam,
     upsample2,
 )
@@ -103,7 +104,7 @@ class Codebook(nn.Module):
 
     def nearest(self, p: torch.Tensor) -> torch.Tensor:
         """p N x C x H x W -> index of the closest code, N x H x W; in float32."""
-        with torch.autocast(p.device.type, enabled=False):
+        with full_precision(p.device):
             flat = p.permute(0, 2, 3, 1).reshape(-1, p.shape[1]).to(self.codes.dtype)
             distance = self.codes.square().sum(1) - 2 * flat @ self.codes.T
         return distance.argmin(1).view(p.shape[0], *p.shape[2:])
@@ -142,7 +143,7 @@ class Codebook(nn.Module):
         index = self.nearest(h).flatten()
         distance = F.mse_loss(flat, self.codes[index])
         chosen = F.one_hot(index, len(self.codes)).float()
-        with torch.autocast(h.device.type, enabled=False):  # sums of half precision lose most of it
+        with full_precision(h.device):  # sums of half precision lose most of it
             seen, sums = chosen.sum(0), chosen.T @ flat
         fresh = flat[torch.randint(len(flat), (len(self.codes),), device=flat.device)]
         if processes() > 1:
@@ -185,7 +186,7 @@ class LinearGatedFusion(nn.Module):
     def gate(self, p, q):
         """s: N x C x H x W in (0, 1)."""
         u = F.avg_pool2d(p + q, self.window) if self.window > 1 else p + q
-        with torch.autocast(p.device.type, enabled=False):
+        with full_precision(p.device):
             u = u.to(self.weight.dtype)
             o = (u.flatten(2) @ (self.weight * self.scale)).view_as(u)
         s = torch.sigmoid(o)

@@ -21,6 +21,7 @@ from frcore.registry_metrics import METRICS
 
 FEW_IMAGES = 2048  # below, a Frechet distance is far too high: pytorch-fid's own advice
 NIQE_BLOCKS = "niqe_refit32"  # key of NIQE's block features among those of the nets
+IDENTITY = "dlib_resnet"  # the net whose features of a set are its descriptors of aligned frames
 
 # asset -> loader(path, device)
 _LOADERS: dict[str, Callable] = {
@@ -49,6 +50,14 @@ _IMAGE_METRICS: dict[str, Callable] = {
     "id_dlib": lambda x, y, net, frame: semantics.id_dlib(x, y, net, *frame),
     "id_dlib_distance": lambda x, y, net, frame: semantics.id_dlib_distance(x, y, net, *frame),
     "niqe": lambda x, y, net, frame: noreference.niqe(x, net),
+}
+
+# iPrecision and iRecall -> (measure, identity is the person's and not the pair's, k)
+_IDENTITY_SETS: dict[str, tuple[str, bool, int]] = {
+    f"i{measure}_{whose}dlib_k{k}": (measure, bool(whose), k)
+    for measure in ("precision", "recall")
+    for whose in ("", "person_")
+    for k in (1, 4, 10)
 }
 
 
@@ -156,10 +165,11 @@ class TruthFeatures:
     features: Mapping[str, np.ndarray] = field(default_factory=dict)  # net -> N x D float32
     statistics: Mapping[str, tuple] = field(default_factory=dict)  # net -> (mean D, cov D x D)
     niqe: noreference.Model | None = None  # of training faces
+    people: tuple[str, ...] = ()  # the person of each of `ids`; empty where nobody is known
 
     def save(self, path: str | Path) -> None:
         """Write as npz; same content gives the same arrays, and the file appears complete."""
-        arrays = {"ids": np.array(self.ids, dtype=str)}
+        arrays = {name: np.array(getattr(self, name), dtype=str) for name in ("ids", "people")}
         for net, values in self.features.items():
             arrays[f"features/{net}"] = values
         for net, (mean, cov) in self.statistics.items():
@@ -183,6 +193,7 @@ class TruthFeatures:
                 },
                 statistics={net: (stored[f"mu/{net}"], stored[f"sigma/{net}"]) for net in nets},
                 niqe=(stored["niqe/mean"], stored["niqe/cov"]) if "niqe/mean" in stored else None,
+                people=tuple(stored["people"].tolist()),
             )
 
 
@@ -191,12 +202,16 @@ def set_features(
     images: torch.Tensor | Iterable[torch.Tensor],
     metrics: Sequence[str],
     nets: Mapping[str, object],
+    crop_scale: float = 0.7,
+    crop_shift: float = 0.1,
     batch: int = 16,
 ) -> dict[str, np.ndarray]:
     """Features that the set metrics among `metrics` need -> {net: N x D float32}.
 
-    images: N x 3 x H x W in [0, 1], or batches of them (a large set need not fit into memory).
-    NIQE's are under "niqe_refit32", N x B x 36, unless the images are too small.
+    images: N x 3 x H x W in [0, 1], or batches of them (a large set need not fit into memory), all
+    of one size. NIQE's are under "niqe_refit32", N x B x 36, unless the images are too small, and
+    dlib's descriptors under "dlib_resnet", N x 128, unless they are too small or not square.
+    crop_scale, crop_shift: of the alignment, for the descriptors alone.
     Nets that are not in `nets` are left out. Raises ValueError for other shapes and ranges.
     """
     wanted = [metric for metric in _known(metrics) if METRICS[metric].kind == "set"]
@@ -209,8 +224,14 @@ def set_features(
     for part in [images] if isinstance(images, torch.Tensor) else images:
         check_images(part)
         for key in keys:
+            if key == IDENTITY and not _is_frame(part):
+                continue
             for start in range(0, len(part), batch):
-                vectors = nets[key](_stored(part[start : start + batch], nets[key]))
+                x = _stored(part[start : start + batch], nets[key])
+                if key == IDENTITY:
+                    vectors = nets[key].descriptors(x, crop_scale, crop_shift)
+                else:
+                    vectors = nets[key](x)
                 found.setdefault(key, []).append(vectors.float().cpu().numpy())
         if NIQE_BLOCKS in wanted and min(part.shape[2:]) >= METRICS[NIQE_BLOCKS].min_side:
             found.setdefault(NIQE_BLOCKS, []).append(noreference.block_features(part))
@@ -223,15 +244,22 @@ def truth_features(
     metrics: Sequence[str],
     nets: Mapping[str, object],
     train: torch.Tensor | Iterable[torch.Tensor] | None = None,
+    crop_scale: float = 0.7,
+    crop_shift: float = 0.1,
+    people: Sequence[str] = (),
     batch: int = 16,
 ) -> TruthFeatures:
     """Features and statistics of a dataset's truth, and the NIQE model of its training faces.
 
     images, ids: the truth of the test images. train: training faces for niqe_refit32; None leaves
-    that metric empty. Arguments else and errors as `set_features`; also ValueError for other counts
-    or too few blocks in the training faces.
+    that metric empty. people: the person of each id; empty leaves the metrics of persons empty.
+    Arguments else and errors as `set_features`; also ValueError for other counts or too few blocks
+    in the training faces.
     """
-    found = set_features(images, [name for name in metrics if name != NIQE_BLOCKS], nets, batch)
+    if people and len(people) != len(ids):
+        raise ValueError(f"{len(people)} people for {len(ids)} ids")
+    names = [name for name in metrics if name != NIQE_BLOCKS]
+    found = set_features(images, names, nets, crop_scale, crop_shift, batch)
     for net, values in found.items():
         if len(values) != len(ids):
             raise ValueError(f"{len(ids)} ids for {len(values)} features of {net}")
@@ -239,8 +267,16 @@ def truth_features(
     if train is not None and NIQE_BLOCKS in metrics:
         blocks = set_features(train, [NIQE_BLOCKS], nets).get(NIQE_BLOCKS)
         model = None if blocks is None else noreference.fit_niqe_blocks(blocks)
-    statistics = {net: sets.statistics(values) for net, values in found.items()}
-    return TruthFeatures(tuple(ids), found, statistics, model)
+    return TruthFeatures(tuple(ids), found, statistics_of(found), model, tuple(people))
+
+
+def statistics_of(features: Mapping[str, np.ndarray]) -> dict[str, tuple]:
+    """{net: N x D} -> {net: (mean, covariance)}, of the nets whose distributions are compared.
+
+    One image has no covariance and is left out. Raises ValueError for values that are not finite.
+    """
+    compared = {net: x for net, x in features.items() if net != IDENTITY and len(x) > 1}
+    return {net: sets.statistics(x) for net, x in compared.items()}
 
 
 def score_set(
@@ -264,7 +300,88 @@ def score_set(
     for net, values in features.items():
         if len(values) != len(ids):
             raise ValueError(f"{len(ids)} ids for {len(values)} features of {net}")
-    return [_score_one_set(metric, ids, features, truth, seed, n_draws) for metric in metrics]
+    by_identity = [metric for metric in metrics if metric in _IDENTITY_SETS]
+    rows = _score_identities(by_identity, ids, features, truth, seed, n_draws)
+    return [
+        rows.get(metric) or _score_one_set(metric, ids, features, truth, seed, n_draws)
+        for metric in metrics
+    ]
+
+
+def _score_identities(metrics, ids, features, truth, seed, n_draws) -> dict[str, dict]:
+    """{metric: row} of iPrecision and iRecall; their radii take the time and serve several rows.
+
+    n counts the true faces. One that was not restored is a miss in either metric: leaving it out
+    would reward a method for giving up. The interval redraws pairs and leaves the radii alone.
+    """
+    reasons = {metric: _no_identity(metric, ids, features, truth) for metric in metrics}
+    wanted = [metric for metric in metrics if not reasons[metric]]
+    rows = {m: _set_row(m, None, 0, (None, None), why) for m, why in reasons.items() if why}
+    if not wanted:
+        return rows
+    real, restored = truth.features[IDENTITY], features[IDENTITY]
+    place = {name: row for row, name in enumerate(truth.ids)}
+    own = np.array([place[name] for name in ids])  # row of the truth of each restored face
+    largest: dict[str, int] = {}  # k of each measure: the radii of the smaller ones come with it
+    for metric in wanted:
+        measure, _, k = _IDENTITY_SETS[metric]
+        largest[measure] = max(k, largest.get(measure, 0))
+    balls = {"precision": real, "recall": restored}
+    radii = {of: semantics.neighbour_radii(balls[of], k) for of, k in largest.items()}
+    for metric in wanted:
+        measure, by_person, k = _IDENTITY_SETS[metric]
+        radius = radii[measure][:, k - 1]
+        labels = np.array(truth.people) if by_person else np.arange(len(real))
+        found = np.zeros(len(real), dtype=bool)
+        if measure == "precision":
+            found[own] = semantics.hits(restored, real, radius, labels[own], labels)
+        else:
+            found[own] = semantics.hits(real[own], restored, radius, labels[own], labels[own])
+        note = _identity_note(labels, k, by_person, len(real) - len(ids), radius)
+        interval = sets.mean_interval(found, seed, n_draws)
+        rows[metric] = _set_row(metric, float(found.mean()), len(found), interval, note)
+    return rows
+
+
+def _identity_note(labels, k: int, by_person: bool, n_missed: int, radius) -> str:
+    """What is to be read beside iPrecision or iRecall, its chance level first.
+
+    A face that is drawn like the others lies in k / N of the balls, so in at least one of its
+    person's m balls with a chance of at most m k / N.
+    """
+    sizes = np.unique(labels, return_counts=True)[1]
+    chance = min(1.0, k * np.square(sizes).sum() / sizes.sum() ** 2)
+    notes = [f"chance {chance:.3g}"]
+    if by_person:
+        notes = [f"chance at most {chance:.3g}", f"{len(sizes)} people"]
+    if n_missed:
+        notes.append(f"{n_missed} of {len(labels)} not restored, counted as missed")
+    if not radius.all():
+        notes.append(f"{(radius == 0).sum()} of {len(radius)} radii are 0")
+    return "; ".join(notes)
+
+
+def _no_identity(metric, ids, features, truth) -> str:
+    """Why a metric of `_IDENTITY_SETS` cannot be had; "" when it can."""
+    measure, by_person, k = _IDENTITY_SETS[metric]
+    if not ids:
+        return "no face was restored"
+    if IDENTITY not in features:
+        side = METRICS[metric].min_side
+        return f"no weights: {IDENTITY}, or the images are no square frames of {side} px or more"
+    if truth is None or IDENTITY not in truth.features:
+        return f"no truth features of {IDENTITY}"
+    n = len(truth.ids if measure == "precision" else ids)  # of the set that has the balls
+    if n <= k:
+        return f"{n} images: k = {k} needs more than {k}"
+    foreign = len(set(ids) - set(truth.ids))
+    if foreign:
+        return f"{foreign} of {len(ids)} images are not among the truth"
+    if by_person and not truth.people:
+        return "no person labels"
+    if by_person and len(set(truth.people)) == len(truth.people):
+        return "every person has one face: see the metric by pair"
+    return ""
 
 
 def _score_one_set(metric, ids, features, truth, seed, n_draws) -> dict:
@@ -333,6 +450,12 @@ def _missing(metric: str, size: tuple[int, int], has_truth: bool, nets: Mapping)
     if metric in ("id_dlib", "id_dlib_distance") and size[0] != size[1]:
         return f"image {size[1]}x{size[0]} is not a square aligned frame"
     return ""
+
+
+def _is_frame(images: torch.Tensor) -> bool:
+    """Whether a batch can be aligned frames for the identity net."""
+    height, width = images.shape[2:]
+    return height == width >= METRICS["iprecision_dlib_k1"].min_side
 
 
 def _stored(images: torch.Tensor, net: object) -> torch.Tensor:

@@ -1,15 +1,26 @@
-"""Does the restored face still show the same person; one float64 value an image.
+"""Does the restored face still show the same person: a value an image, and shares of a set.
 
 The net computes in float32: a value may differ by about 1e-6 between batch sizes and machines.
 
-N batch, S side of a square frame.
+iPrecision and iRecall are of section 4 of Zhao et al., "Rethinking Deep Face Restoration", CVPR
+2022. The paper takes FaceNet's vectors, the workflow dlib's: the metric's name says which net.
+Where the paper leaves a choice: a face is no neighbour of itself (else every radius for k = 1 would
+be 0), one and the same ball must hold the face and have its identity, and identity is the index of
+the pair unless labels are given.
+
+N batch or set, M centres, S side of a square frame, D length of a vector.
 """
+
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 from frcore.helpers.identity import Identity
 from frcore.images import check_images
+
+BLOCK = 256  # rows of a matrix of distances that are in memory at a time
 
 
 def id_dlib(
@@ -55,3 +66,129 @@ def _descriptors(restored, truth, net, crop_scale, crop_shift) -> tuple[np.ndarr
     a = net.descriptors(restored, crop_scale, crop_shift)
     b = net.descriptors(truth, crop_scale, crop_shift)
     return a.double().cpu().numpy(), b.double().cpu().numpy()
+
+
+# ---- iPrecision and iRecall ----
+#
+# Distances come from differences in float64, never from |x|^2 + |y|^2 - 2 xy: a face on the edge of
+# a ball is in it, so a pair must have one and the same distance wherever it is computed.
+
+
+def iprecision(
+    restored: np.ndarray,
+    real: np.ndarray,
+    k: int = 4,
+    labels: Sequence[Hashable] | None = None,
+    nearest: bool = False,
+) -> float:
+    """Share of restored faces in the ball of a real face of the same identity -> [0, 1] (eq. 11).
+
+    restored, real: vectors N x D, pair for pair. The ball of a real face reaches to its k-th
+    nearest other real face, its edge included. labels: N identities; None: each pair is its own.
+    nearest: count only where the identity is that of the nearest real face of those whose balls
+    hold the restored one, a stricter reading of the paper.
+    Restored faces that are drawn like the real ones but know nothing of their pairs score k / N,
+    and values fall with N: compare at equal N. Collapse to one face in the middle can be above
+    chance here; `irecall` of it is 0.
+    Raises ValueError unless 1 <= k < N, for other or unequal shapes and values not finite.
+    """
+    if len(restored) != len(real):
+        raise ValueError(f"vectors do not pair: {len(restored)} and {len(real)}")
+    labels = range(len(real)) if labels is None else labels
+    radii = neighbour_radii(real, k)[:, -1]
+    return float(hits(restored, real, radii, labels, labels, nearest).mean())
+
+
+def irecall(
+    restored: np.ndarray,
+    real: np.ndarray,
+    k: int = 4,
+    labels: Sequence[Hashable] | None = None,
+    nearest: bool = False,
+) -> float:
+    """Share of real faces in the ball of a restored face of the same identity (eq. 12).
+
+    As `iprecision` with the sets exchanged: the balls are those of the restored faces among
+    themselves.
+    """
+    return iprecision(real, restored, k, labels, nearest)
+
+
+def neighbour_radii(vectors: np.ndarray, k: int) -> np.ndarray:
+    """Distances to the k nearest others, ascending -> N x k: column j - 1 is the radius for k = j.
+
+    vectors: N x D. Memory grows with N, not with its square.
+    Raises ValueError unless 1 <= k < N and all values are finite.
+    """
+    x = _vectors(vectors)
+    if not 1 <= k < len(x):
+        raise ValueError(f"k = {k} needs k >= 1 and more than k vectors, got {len(x)}")
+    radii = np.empty((len(x), k))
+    for start in range(0, len(x), BLOCK):
+        distance = cdist(x[start : start + BLOCK], x)
+        rows = np.arange(len(distance))
+        distance[rows, start + rows] = np.inf  # the face itself
+        radii[start : start + BLOCK] = np.partition(distance, k - 1, axis=1)[:, :k]
+    return np.sort(radii, axis=1)
+
+
+def hits(
+    points: np.ndarray,
+    centres: np.ndarray,
+    radii: np.ndarray,
+    point_labels: Sequence[Hashable],
+    centre_labels: Sequence[Hashable],
+    nearest: bool = False,
+) -> np.ndarray:
+    """Which points lie in the ball of a centre with their label -> N booleans (section 4's iPred).
+
+    points: N x D with N labels; centres: M x D with M labels and M radii. A point whose label no
+    centre has is no hit. nearest: as in `iprecision`; needs all N x M distances, else only those of
+    equal labels are computed. Memory grows with N + M.
+    Raises ValueError for lengths that do not fit and values that are not finite.
+    """
+    x, y, radii = _vectors(points), _vectors(centres), np.asarray(radii)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"vectors differ in length: {x.shape[1]} and {y.shape[1]}")
+    if (len(point_labels), len(centre_labels), len(radii)) != (len(x), len(y), len(y)):
+        raise ValueError(
+            f"{len(point_labels)} labels for {len(x)} points; {len(centre_labels)} labels and "
+            f"{len(radii)} radii for {len(y)} centres"
+        )
+    found = np.zeros(len(x), dtype=bool)
+    if nearest:
+        for rows in _blocks(range(len(x))):
+            distance = cdist(x[rows], y)
+            distance[distance > radii] = np.inf
+            pairs = zip(rows, distance.argmin(1))
+            same = [point_labels[row] == centre_labels[column] for row, column in pairs]
+            found[rows] = np.isfinite(distance.min(1)) & same
+        return found
+    rows_of, columns_of = _places(point_labels), _places(centre_labels)
+    for label in rows_of.keys() & columns_of.keys():
+        columns = columns_of[label]
+        for rows in _blocks(rows_of[label]):
+            found[rows] = (cdist(x[rows], y[columns]) <= radii[columns]).any(1)
+    return found
+
+
+def _vectors(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"vectors: expected N x D, got {values.shape}")
+    if not np.isfinite(values).all():
+        bad = (~np.isfinite(values)).any(1).sum()
+        raise ValueError(f"vectors: {bad} of {len(values)} have values that are not finite")
+    return values
+
+
+def _places(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """label -> places where it stands."""
+    places: dict[Hashable, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    return places
+
+
+def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (places[start : start + BLOCK] for start in range(0, len(places), BLOCK))

@@ -25,11 +25,16 @@ def write_truth(
     protocol: Protocol,
     assets: Mapping[str, Path],
     out: Path,
+    crop_scale: float = 0.7,
+    crop_shift: float = 0.1,
+    people: Mapping[str, str] | None = None,
     device: str | torch.device = "cpu",
 ) -> None:
     """Features of a dataset's truth as npz: test images, or training ones (protocol).
 
     test, train: (id, PNG). assets: {asset: file}; missing files leave their metrics empty later.
+    crop_scale, crop_shift: of the alignment, for descriptors of identity. people: {id: person};
+    None leaves the metrics of persons empty. Raises KeyError for an id that it lacks.
     """
     names = _of_kind(protocol, "set")
     nets = score.load_nets(assets, names, device)
@@ -40,6 +45,9 @@ def write_truth(
         names,
         nets,
         _parts([path for _, path in train[:NIQE_FACES]], protocol) if train else None,
+        crop_scale,
+        crop_shift,
+        [people[name] for name, _ in reference] if people else (),
     )
     features.save(out)
 
@@ -74,7 +82,8 @@ def write_scores(
         images = _read([restored / f"{name}.png" for name in ids], protocol)
         true = _read([truth[name] for name in ids], protocol)
         rows += score.score_images(images, true, ids, image_metrics, nets, crop_scale, crop_shift)
-        for key, values in score.set_features(images, set_metrics, nets).items():
+        features_of = score.set_features(images, set_metrics, nets, crop_scale, crop_shift)
+        for key, values in features_of.items():
             found.setdefault(key, []).append(values)
     for row in status:
         if row["status"] != "restored":

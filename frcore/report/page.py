@@ -21,6 +21,7 @@ from frcore.report.table import (
     own_note,
     read_long_table,
     row_titles,
+    split_columns,
 )
 
 NOTICE = (
@@ -28,6 +29,7 @@ NOTICE = (
     "what a person looked like and must not be used to identify anyone."
 )
 FIGURE_KINDS = ("scores", "panels", "training")
+PAGE_COLUMNS = 11  # of a table of scores that fit the page side by side
 LISTED = 40  # rows of a failure list that are written out; the rest is counted
 
 
@@ -190,30 +192,10 @@ def _run_html(config: Config, protocol: Protocol, name: str, command: str) -> st
 def _tables_html(built: Tables) -> str:
     text = ""
     for number, table in enumerate(built.tables, 1):
-        titles = "".join(_title_cell(*column) for column in table.columns)
-        # many columns: the interval goes under the value, so that the table fits the page
-        stacked = " stacked" * (len(table.columns) > 7 and not table.published)
-        head = f'<tr><th scope="col">Model</th>{titles}</tr>'
-        if table.groups:
-            spans = "".join(
-                f'<th scope="colgroup" colspan="{width}">{_esc(name)}</th>'
-                for name, width in table.groups
-            )
-            head = f'<tr class="span"><td></td>{spans}</tr>{head}'
-        rows = []
-        for row in table.rows:
-            tag = "&nbsp;†" if row.tag == "†" else f' <i class="tag">{_esc(row.tag)}</i>'
-            cells = []
-            for cell in row.cells:
-                value = {"best": "<b>{}</b>", "second": "<u>{}</u>"}.get(cell.mark, "{}")
-                spread = f' <span class="pm">± {cell.spread}</span>' if cell.spread else ""
-                cells.append(value.format(_esc(cell.text)) + _html_notes(cell.notes) + spread)
-            title = _esc(row.title) + tag * bool(row.tag) + _html_notes(row.notes)
-            rows.append(f"<tr>{_cells([title, *cells])}</tr>")
+        boxes = "".join(_scores_html(table, part) for part in split_columns(table, PAGE_COLUMNS))
         text += (
             f'<figure class="table"><figcaption><b>Table {number}.</b> {_esc(table.heading)}'
-            f'</figcaption><div class="scroll numbers{stacked}"><table><thead>{head}</thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
+            f"</figcaption>{boxes}</figure>"
         )
     notes = "".join(f'<li id="note-{n}">{_esc(t)}</li>' for n, t in enumerate(built.notes, 1))
     notes = f'<ol class="notes">{notes}</ol>' if notes else ""
@@ -225,6 +207,34 @@ def _tables_html(built: Tables) -> str:
         )
     captions = "".join(f'<p class="caption">{_esc(text)}</p>' for text in built.captions if text)
     return f"{captions}{text}{notes}"
+
+
+def _scores_html(table, part: slice) -> str:
+    """A scrolling box with some columns of a table; groups are only in tables of one part."""
+    titles = "".join(_title_cell(*column) for column in table.columns[part])
+    # many columns: the interval goes under the value, so that the table fits the page
+    stacked = " stacked" * (len(table.columns) > 7 and not table.published)
+    head = f'<tr><th scope="col">Model</th>{titles}</tr>'
+    if table.groups:
+        spans = "".join(
+            f'<th scope="colgroup" colspan="{width}">{_esc(name)}</th>'
+            for name, width in table.groups
+        )
+        head = f'<tr class="span"><td></td>{spans}</tr>{head}'
+    rows = []
+    for row in table.rows:
+        tag = "&nbsp;†" if row.tag == "†" else f' <i class="tag">{_esc(row.tag)}</i>'
+        cells = []
+        for cell in row.cells[part]:
+            value = {"best": "<b>{}</b>", "second": "<u>{}</u>"}.get(cell.mark, "{}")
+            spread = f' <span class="pm">± {cell.spread}</span>' if cell.spread else ""
+            cells.append(value.format(_esc(cell.text)) + _html_notes(cell.notes) + spread)
+        title = _esc(row.title) + tag * bool(row.tag) + _html_notes(row.notes)
+        rows.append(f"<tr>{_cells([title, *cells])}</tr>")
+    return (
+        f'<div class="scroll numbers{stacked}"><table><thead>{head}</thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _title_cell(title: str, arrow: str, notes: Sequence[int]) -> str:

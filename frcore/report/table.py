@@ -403,10 +403,11 @@ def row_titles(ours: pd.DataFrame, titles: Mapping[str, str] | None) -> dict[str
 
 
 def _digits(values: pd.Series) -> int:
+    """Decimals of a column; a share keeps three where one model reaches 1."""
     largest = values[np.isfinite(values)].abs().max()
     if not largest > 0:  # none, or all zero
         return 2
-    return next((d for limit, d in ((1000, 0), (100, 1), (1, 2), (0.01, 3)) if largest >= limit), 5)
+    return next((d for limit, d in ((1000, 0), (100, 1), (1, 2), (0.01, 3)) if largest > limit), 5)
 
 
 def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
@@ -540,6 +541,13 @@ def _caption(ours: pd.DataFrame) -> str:
     )
 
 
+def split_columns(table: _Table, most: int) -> list[slice]:
+    """Few parts of like width, at most `most` columns each; published tables stay as they are."""
+    n = max(1, len(table.columns))
+    width = n if table.published else math.ceil(n / math.ceil(n / most))
+    return [slice(start, start + width) for start in range(0, n, width)]
+
+
 def _table_csv(built: Tables) -> str:
     """One row a model and table; the cells are text for print (numbers are in scores.csv)."""
     import io
@@ -612,11 +620,9 @@ def _table_latex(built: Tables) -> str:
         caption = built.captions[table.published]
         lines += ["\\begin{table*}[t]", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"]
         lines.append(f"\\caption{{{_tex(table.heading)}. {_tex(caption)}}}")
-        # published tables are as wide as in their papers; ours break after seven metrics
-        part = len(table.columns) if table.published else TEX_COLUMNS
-        for start in range(0, len(table.columns), part):
-            lines += ["", "\\medskip"] * (start > 0)
-            lines += _tabular(table, start, start + part)
+        for part in split_columns(table, TEX_COLUMNS):
+            lines += ["", "\\medskip"] * (part.start > 0)
+            lines += _tabular(table, part)
         if used:
             texts = [f"$^{{{number}}}$ {_tex(built.notes[number - 1])}" for number in used]
             # the blank line ends the tabular's paragraph, \par keeps the small line spacing
@@ -628,9 +634,9 @@ def _table_latex(built: Tables) -> str:
     return "\n".join(lines)
 
 
-def _tabular(table: _Table, start: int, stop: int) -> list[str]:
-    """Lines of the tabular with columns start to stop; groups are only in tables of one part."""
-    columns = table.columns[start:stop]
+def _tabular(table: _Table, part: slice) -> list[str]:
+    """Lines of the tabular with some columns; groups are only in tables of one part."""
+    columns = table.columns[part]
     lines = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule"]
     if table.groups:
         spans, rules, first = [], [], 2
@@ -642,7 +648,8 @@ def _tabular(table: _Table, start: int, stop: int) -> list[str]:
     titles = []
     for title, arrow, notes in columns:
         # "NIQE refit (32 px blocks)" in two lines, or seven metrics do not fit a page
-        words = [_tex(part) for part in title.replace(" (", "\n(").split("\n")]
+        cut = title.replace(" (", "\n(") if "(" in title else title.replace(", ", ",\n")
+        words = [_tex(part) for part in cut.split("\n")]
         words[-1] += f" {_tex(arrow)}" * bool(arrow) + _tex_sup(notes)
         stacked = "\\shortstack[r]{" + " \\\\ ".join(words) + "}"
         titles.append(stacked if len(words) > 1 else words[0])
@@ -650,7 +657,7 @@ def _tabular(table: _Table, start: int, stop: int) -> list[str]:
     for row in table.rows:
         tag = _tex(row.tag) if row.tag == "†" else f" ({_tex(row.tag)})" * bool(row.tag)
         shown = []
-        for cell in row.cells[start:stop]:
+        for cell in row.cells[part]:
             value = {"best": "\\textbf{%s}", "second": "\\underline{%s}"}.get(cell.mark, "%s")
             spread = f"{{\\scriptsize\\,$\\pm$\\,{cell.spread}}}" if cell.spread else ""
             shown.append(value % _tex(cell.text) + spread + _tex_sup(cell.notes))
