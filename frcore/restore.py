@@ -44,6 +44,7 @@ PHOTO_COLUMNS = (
 )  # fmt: skip
 # besides, where a face is restored more than once
 SAMPLE_COLUMNS = ("samples", "sample_rms_255", "sample_std_max_255")
+CUT_OFF = "cut off while it was written"  # reason in the record of an unfinished photograph
 # formats that are written as they came; others become PNG
 _WRITTEN = {
     ".jpg": "JPEG",
@@ -874,6 +875,9 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
             if target.exists() and not overwrite and target not in ours:
                 raise RestoreError(f"{target} is there already and is not ours: use --overwrite")
         photo = open_photo(item.path)
+        # should writing be cut off, the next call knows whose these files are
+        cut_off = {"status": "failed", "reason": CUT_OFF, "samples": options.samples}
+        _write_record(out_dir, item, key, [cut_off])
         for sample, target in enumerate(targets):
             pixels = _paste(photo, found, options, sample)
             if pixels is not None:
@@ -890,8 +894,7 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
                 row["note"] = "; ".join(text for text in (row.get("note"), photo.note) if text)
     except Exception as error:  # writing may fail for one format or one full disk
         return [{"face": "", "status": "failed", "reason": _reason(error)}]
-    if all(row["status"] != "failed" for row in rows):  # failures are tried again
-        _write_record(out_dir, item, key, rows)
+    _write_record(out_dir, item, key, rows)
     return rows
 
 
@@ -941,19 +944,20 @@ def _load_record(out_dir: Path, item) -> dict | None:
 
 def _recorded_targets(item, out_dir: Path) -> list[Path]:
     """The photographs that an earlier call wrote for this file."""
-    record = _load_record(out_dir, item)
-    if record is None:
+    record = _load_record(out_dir, item) or {"rows": []}
+    written = [row for row in record["rows"] if "output" in row or row.get("reason") == CUT_OFF]
+    if not written:
         return []
-    return _targets(
-        item, out_dir, max((row.get("samples", 1) for row in record["rows"]), default=1)
-    )
+    return _targets(item, out_dir, max(row.get("samples", 1) for row in written))
 
 
 def _read_record(out_dir: Path, item, key: str) -> list[dict] | None:
-    """Rows of a photograph that was finished with the same key and whose results are all there."""
+    """Rows of a photograph that was finished with the same key, if its results are all there."""
     record = _load_record(out_dir, item)
     if record is None or record["key"] != key:
         return None
+    if any(row["status"] == "failed" for row in record["rows"]):
+        return None  # to be tried again
     written = any("output" in row for row in record["rows"])
     if written and not all(path.is_file() for path in _recorded_targets(item, out_dir)):
         return None

@@ -367,7 +367,27 @@ def test_one_failed_face_of_three(toy, restorer, found, tmp_path):
     assert [row["status"] for row in rows] == ["restored", "failed", "restored"]
     assert counts["failed"] == 1 and counts["restored"] == 1
     assert len(list((tmp_path / "out" / "faces").iterdir())) == 4
-    assert run(tmp_path, restorer)[0]["kept"] == 0  # a failure is tried again
+    counts, rows = run(tmp_path, restorer)  # a failure is tried again
+    assert [row["status"] for row in rows] == ["restored"] * 3 and counts["kept"] == 0
+    assert run(tmp_path, restorer)[0]["kept"] == 1
+
+
+def test_photograph_that_was_cut_off_is_written_again(toy, restorer, found, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    write = restore.write_photo
+
+    def killed(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restore, "write_photo", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, restorer)
+    assert (tmp_path / "out" / "a.png").is_file()
+    monkeypatch.setattr(restore, "write_photo", write)
+    counts, rows = run(tmp_path, restorer)
+    assert counts["kept"] == 0 and [row["status"] for row in rows] == ["restored"]
 
 
 def test_a_model_coarser_than_the_photograph_is_noted(toy, found, tmp_path):
