@@ -8,6 +8,13 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 
+def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step of `optimizer` on a scalar loss; gradients of before are dropped first."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def logistic_d(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Discriminator's logistic loss on logits: -log sigmoid(D(x)) - log(1 - sigmoid(D(G))).
 

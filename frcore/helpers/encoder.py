@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from frcore.config import Strict
 from frcore.helpers.perceptual import feature_distance
+from frcore.losses import descend
 from frcore.nets.stylegan2 import (
     DiscriminatorBlock,
     EqualConv,
@@ -186,10 +187,7 @@ class Trainer:
         if n:
             losses["latent"] = F.mse_loss(ws[:n], known)
             total = total + s.latent_weight * losses["latent"]
-        optimizer = self.optimizers["model"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
+        descend(self.optimizers["model"], total)
         return losses
 
 

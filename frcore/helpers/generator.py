@@ -12,6 +12,7 @@ import torch
 from frcore.augment import Controller, augment
 from frcore.config import Strict
 from frcore.losses import (
+    descend,
     logistic_d,
     logistic_g,
     mean_over_processes,
@@ -121,7 +122,7 @@ class Trainer:
         g, d = self.networks["model"], self.networks["discriminator"]
         d.requires_grad_(False)
         loss = logistic_g(d(self._augmented(g.synthesis(self._ws(n, track=True)))))
-        self._update("model", loss)
+        descend(self.optimizers["model"], loss)
         d.requires_grad_(True)
         return {"generator": loss}
 
@@ -131,7 +132,9 @@ class Trainer:
         lengths = path_lengths(self.networks["model"].synthesis(ws), ws)
         self.path_mean = self.path_mean.lerp(mean_over_processes(lengths.mean()), 0.01)
         penalty = (lengths - self.path_mean).square().mean()
-        self._update("model", self.settings.path_weight * self.settings.path_every * penalty)
+        descend(
+            self.optimizers["model"], self.settings.path_weight * self.settings.path_every * penalty
+        )
         return {"path_penalty": penalty, "path_length": self.path_mean}
 
     def discriminator_step(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -141,7 +144,7 @@ class Trainer:
             fake = g.synthesis(self._ws(len(real)))
         logits, against = d(self._augmented(real)), d(self._augmented(fake))
         loss = logistic_d(logits, against)
-        self._update("discriminator", loss)
+        descend(self.optimizers["discriminator"], loss)
         return {"discriminator": loss, "sign_real": logits.detach().sign().mean()}
 
     def r1_step(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -151,7 +154,7 @@ class Trainer:
         """
         s, real = self.settings, real.detach().requires_grad_(True)
         penalty = r1_penalty(real, self.networks["discriminator"](self._augmented(real)))
-        self._update("discriminator", s.r1_gamma_weight / 2 * s.r1_every * penalty)
+        descend(self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * penalty)
         return {"r1": penalty}
 
     def _augmented(self, images: torch.Tensor) -> torch.Tensor:
@@ -168,11 +171,6 @@ class Trainer:
         if track:
             g.mapping.track(mean_over_processes(ws[:, 0].mean(0, keepdim=True)))
         return ws
-
-    def _update(self, name: str, loss: torch.Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
 
 
 def make_trainer(model: Generator, settings: Settings, guide: dict) -> Trainer:

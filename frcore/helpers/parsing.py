@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.losses import descend
 
 
 class Settings(Strict):
@@ -134,9 +135,7 @@ class Trainer:
         parsing = F.cross_entropy(logits.float(), batch["labels"].long())
         pixels = F.l1_loss(image.float(), batch["truth"] * 2 - 1)
         loss = parsing + self.settings.image_weight * pixels
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        descend(optimizer, loss)
         accuracy = (logits.detach().argmax(1) == batch["labels"]).float().mean()
         return {"cross_entropy": parsing, "image_l1": pixels, "accuracy": accuracy}
 

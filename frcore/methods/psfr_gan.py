@@ -31,6 +31,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from frcore.config import Strict
 from frcore.helpers.parsing import one_hot, predict_labels
+from frcore.losses import descend
 
 # layers whose Gram matrices Eq. 5 compares: at 1/4, 1/8 and 1/16 of the image that the net sees
 TAPS = {
@@ -317,18 +318,13 @@ class Trainer:
                 s.labels,
             )
             total = total + s.style_weight * losses["style"]
-        self._update("model", total)
+        descend(self.optimizers["model"], total)
 
         if adversarial:
             fake, real = d(restored.detach(), labels), d(truth, labels)
             losses["discriminators"] = hinge_d([x for x, _ in real], [x for x, _ in fake])
-            self._update("discriminators", losses["discriminators"])
+            descend(self.optimizers["discriminators"], losses["discriminators"])
         return losses
-
-    def _update(self, name: str, loss: torch.Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
 
 
 def make_trainer(model: Generator, settings: Settings, guide: dict) -> Trainer:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from frcore.augment import colour_and_translation
 from frcore.config import Strict
-from frcore.losses import logistic_d, logistic_g, processes, r1_penalty
+from frcore.losses import descend, logistic_d, logistic_g, processes, r1_penalty
 from frcore.nets.stylegan2 import (
     Discriminator,
     DiscriminatorBlock,
@@ -341,7 +341,7 @@ class Trainer:
         if commitment.requires_grad:
             losses["commitment"] = commitment
             total = total + s.commitment_weight * commitment
-        self._update("model", total)
+        descend(self.optimizers["model"], total)
         d.requires_grad_(True)
         if gate is not None:
             losses["gate"] = gate.detach().mean()
@@ -350,11 +350,13 @@ class Trainer:
         real = d(colour_and_translation(y))
         fake = d(colour_and_translation(restored.detach()))
         losses["discriminator"] = logistic_d(real, fake)
-        self._update("discriminator", losses["discriminator"])
+        descend(self.optimizers["discriminator"], losses["discriminator"])
         if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
             clean = y.detach().requires_grad_(True)  # its gradient flows through the augmentation
             losses["r1"] = r1_penalty(clean, d(colour_and_translation(clean)))
-            self._update("discriminator", s.r1_gamma_weight / 2 * s.r1_every * losses["r1"])
+            descend(
+                self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * losses["r1"]
+            )
 
         # weights that were trained before have their warm-up behind them
         if s.quantise and (seen >= s.warmup_images or model.quantising):
@@ -379,11 +381,6 @@ class Trainer:
         found, wanted = self.perceptual(restored / 2 + 0.5), self.perceptual(y / 2 + 0.5)
         weights = PERCEPTUAL[self.settings.perceptual]
         return sum(w * F.l1_loss(found[tap], wanted[tap]) for tap, w in weights.items())
-
-    def _update(self, name: str, loss: torch.Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
 
 
 def make_trainer(model: RDFR, settings: Settings, guide: dict) -> Trainer:

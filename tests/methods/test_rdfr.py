@@ -496,19 +496,20 @@ class Taps(nn.Module):
         return {tap: (i + 1) * images for i, tap in enumerate(method.TAPS["vgg19"])}
 
 
-def watched(trainer):
+def watched(trainer, monkeypatch):
     """What the optimizers are given, by name, filled at every step."""
-    given, update = [], trainer._update
+    given, descend = [], method.descend
+    names = {id(optimizer): name for name, optimizer in trainer.optimizers.items()}
 
-    def record(name, loss):
-        given.append((name, loss.detach().clone()))
-        update(name, loss)
+    def record(optimizer, loss):
+        given.append((names[id(optimizer)], loss.detach().clone()))
+        descend(optimizer, loss)
 
-    trainer._update = record
+    monkeypatch.setattr(method, "descend", record)
     return given
 
 
-def test_losses_add_up_with_their_weights():
+def test_losses_add_up_with_their_weights(monkeypatch):
     trainer, _ = make(
         {"perceptual": Taps()},
         perceptual="vgg19",
@@ -521,7 +522,7 @@ def test_losses_add_up_with_their_weights():
         r1_gamma_weight=3.0,
     )
     trainer.step(tiny_batch())  # takes the codes
-    given = watched(trainer)
+    given = watched(trainer, monkeypatch)
     losses = trainer.step({**tiny_batch(), "step": 4})
     found = {name: value.detach() for name, value in losses.items()}
     restorer, discriminator, r1 = given
@@ -630,10 +631,11 @@ def test_overfits_a_few_faces_and_learns_to_ignore_the_noise():
     assert gates[0] == pytest.approx(0.5, abs=0.1) and gates[-1] < 0.2
 
 
-def test_discriminator_alone_tells_a_frozen_restorer():
+def test_discriminator_alone_tells_a_frozen_restorer(monkeypatch):
     trainer, model = make(learning_rate=0.005, r1_every=8, c_base=512)
-    update, d = trainer._update, trainer.networks["discriminator"]
-    trainer._update = lambda name, loss: name == "model" or update(name, loss)
+    descend, d = method.descend, trainer.networks["discriminator"]
+    frozen = trainer.optimizers["model"]
+    monkeypatch.setattr(method, "descend", lambda o, loss: o is frozen or descend(o, loss))
     before = [p.clone() for p in model.parameters()]
     for step in range(50):
         torch.manual_seed(step)
