@@ -562,7 +562,7 @@ def restore(args) -> int:
     return EXIT_PARTLY if counts["failed"] or counts["unrestored"] else 0
 
 
-# ---- evaluate
+# ---- sample
 
 
 def sample(args) -> int:
@@ -598,6 +598,9 @@ def sample(args) -> int:
     write_image(args.output.with_name(f"{args.output.name}.png"), to_uint8(grid(whole, across))[0])
     print(f"{args.number} faces of {loaded.name}; {args.output}")
     return 0
+
+
+# ---- evaluate
 
 
 def evaluate(args) -> int:

@@ -17,9 +17,10 @@ from frcore.faces.detect import find_faces, load_detector
 from frcore.helpers import perceptual
 from frcore.images import atomic_output, read_image, to_float, to_uint8, write_image
 from frcore.metrics import score, sets
+from frcore.registry import METRICS as ROWS
 from frcore.restore import load_model
 from frcore.seeds import seed_for, torch_generator
-from frcore.train import grid
+from frcore.train import CURVES, grid
 
 COLUMNS = ("model", "what", "dataset", "metric", "value", "n", "ci_low", "ci_high", "note")
 TRUNCATION = 0.7
@@ -27,7 +28,6 @@ DETECTED = 500  # samples in which faces are looked for
 SET = 5000  # samples and real faces of the Frechet distance, at most
 ENLARGE = 4  # before detection: HOG finds faces from 80 px
 METRICS = ("psnr_rgb", "stlpips_vgg", "id_dlib")  # of an inversion against its face
-DISTANCES = {"fid_mobilenetv2": "mobilenet_v2", "fid_inception": "inception"}
 
 
 def assess(
@@ -71,10 +71,11 @@ def assess(
     log(f"faces found in {share:.1%} of {DETECTED} samples")
 
     # ----- distance to real faces
-    real, nets = list(real)[:SET], score.load_nets(assets, [*METRICS, *DISTANCES], device)
-    wanted = score.set_features((_read([path]) for path in real), DISTANCES, nets)
-    found = score.set_features(draw(len(real), 1.0, "set"), DISTANCES, nets)
-    for metric, net in DISTANCES.items():
+    real, nets = list(real)[:SET], score.load_nets(assets, [*METRICS, *CURVES], device)
+    wanted = score.set_features((_read([path]) for path in real), CURVES, nets)
+    found = score.set_features(draw(len(real), 1.0, "set"), CURVES, nets)
+    for metric in CURVES:
+        (net,) = ROWS[metric].assets
         if net not in nets:
             add("samples", "", metric, None, 0, f"no weights: {net}")
             continue
@@ -85,14 +86,15 @@ def assess(
 
     # ----- inversion
     net = perceptual.load("mobilenet_v2", assets["mobilenet_v2"], device)
+    invert = None if encoder is None else load_model(encoder, device).model
     mean = prior.to_rows(prior.mapping.w_avg[None])
     for dataset, paths in held_out.items():
         truth = _read(paths).to(device)
         shown = [truth]
         starts = {"mean latent": mean.expand(len(truth), -1, -1)}
-        if encoder is not None:
+        if invert is not None:
             with torch.no_grad():
-                starts["encoder"] = load_model(encoder, device).model(truth * 2 - 1)
+                starts["encoder"] = invert(truth * 2 - 1)
         for start, ws in starts.items():
             with torch.no_grad():
                 images = (prior.synthesis(ws, "fixed") / 2 + 0.5).clamp(0, 1)
