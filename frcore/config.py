@@ -20,6 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+def project_file(path: str, root: str | Path = ROOT) -> str:
+    """A file that the configuration names: from the working folder, or else from the project's.
+
+    Unchanged when it is in neither, for the caller's message.
+    """
+    beside = Path(root) / path
+    return str(beside) if beside.is_file() and not Path(path).is_file() else path
+
+
 class ConfigError(ValueError):
     """One line per mistake; `str()` joins them."""
 
@@ -119,8 +128,10 @@ class Model(Strict):
     title: str | None = None
     settings: dict[str, Any] = {}
     seed: int = Field(0, ge=0)
-    init: str = "shipped"  # shipped | scratch | another entry | path of a weights file
-    weights: str | None = None  # path of finished weights: nothing is trained
+    # shipped | scratch | another entry | path of a weights file, from the working folder or, where
+    # there is none, from the project's
+    init: str = "shipped"
+    weights: str | None = None  # path of finished weights (as for init): nothing is trained
     train: Train | None = None
 
     @field_validator("method")

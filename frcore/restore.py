@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps
 
 from frcore import checkpoint
-from frcore.config import ROOT, Config, ConfigError, load_settings
+from frcore.config import ROOT, Config, ConfigError, load_settings, project_file
 from frcore.device import pick_device
 from frcore.faces import align, detect, paste, sources
 from frcore.faces.build import face_files
@@ -206,7 +206,7 @@ def find_weights(
     name = str(name_or_path)
     places = _places(name, root, results)
     if config is not None and name in config.models and config.models[name].weights:
-        places = [Path(config.models[name].weights)]
+        places = [Path(project_file(config.models[name].weights, root))]
     return next((place for place in places if place.is_file()), None)
 
 

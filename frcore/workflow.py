@@ -24,6 +24,7 @@ from frcore.config import (
     Protocol,
     load_config,
     load_protocol,
+    project_file,
 )
 from frcore.registry import METHODS, METRICS, nearest
 
@@ -52,7 +53,7 @@ class Plan:
         """Weights of an entry: trained here, given by path, or None (untrained method)."""
         entry = self.config.models[model]
         if entry.weights:
-            return entry.weights
+            return project_file(entry.weights, self.root)
         return f"{self.config.results}/models/{model}/weights.safetensors" if entry.train else None
 
     def shipped_weights(self, model: str) -> list[str]:
@@ -66,7 +67,9 @@ class Plan:
     def _init(self, model: str) -> str:
         """`init` of an entry; where it names another entry, the path of that one's weights."""
         init = self.config.models[model].init
-        return self.weights_path(init) if init in self.config.models else init
+        if init in self.config.models:
+            return self.weights_path(init)
+        return init if init in ("shipped", "scratch") else project_file(init, self.root)
 
     def weights_of(self, model: str) -> list[str]:
         """Weights that restoring with `model` reads: its own and its helpers'."""
@@ -231,7 +234,7 @@ def open_plan(data: Mapping, root: Path) -> Plan:
         catalogue = assets.catalogue(config.assets)
         _check_settings(config)
         _check_published(config, root)
-        _check_paths(config)
+        _check_paths(config, root)
     except ConfigError as error:
         # Snakemake would print a traceback of the Snakefile around an exception
         print("\n".join(f"config: {line}" for line in error.mistakes), file=sys.stderr)
@@ -272,15 +275,15 @@ def _check_published(config: Config, root: Path) -> None:
         raise ConfigError([f"run.published: no table {n!r} {nearest(n, known)}" for n in wrong])
 
 
-def _check_paths(config: Config) -> None:
+def _check_paths(config: Config, root: Path) -> None:
     """Folders and files that the selected entries name must be there."""
     mistakes = []
     for name in config.used_models():
         entry = config.models[name]
-        if entry.weights and not Path(entry.weights).is_file():
+        if entry.weights and not Path(project_file(entry.weights, root)).is_file():
             mistakes.append(f"models.{name}.weights: no file {entry.weights}")
         made = entry.init in ("shipped", "scratch", *config.models)
-        if not made and not Path(entry.init).is_file():
+        if not made and not Path(project_file(entry.init, root)).is_file():
             mistakes.append(f"models.{name}.init: no file {entry.init}")
     for name in sorted(config.used_datasets()):
         dataset = config.datasets[name]

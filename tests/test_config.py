@@ -102,6 +102,26 @@ def test_training_can_start_from_another_entry(data, tmp_path, monkeypatch):
     assert json.loads(plan.training_spec("rdfr_64"))["entry"]["init"] == "shipped"
 
 
+def test_weights_are_looked_up_here_and_then_beside_the_snakefile(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data["run"]["models"] = ["psfrgan_64"]
+    entry, path = data["models"]["psfrgan_64"], "weights/rdfr_64.safetensors"
+    for key, found in (
+        ("init", lambda plan: plan.shipped_weights("psfrgan_64")),
+        ("weights", lambda plan: [plan.weights_path("psfrgan_64")]),
+    ):
+        entry[key] = path
+        assert found(open_plan(data, ROOT)) == [str(ROOT / path)]
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+        assert found(open_plan(data, ROOT)) == [path]
+        (tmp_path / path).unlink()
+        entry[key] = "weights/nowhere.safetensors"
+        with pytest.raises(SystemExit):
+            open_plan(data, ROOT)
+        del entry[key]
+
+
 def test_figures_of_the_run_bring_their_models_and_data(data):
     data["run"] |= {"models": ["bicubic"], "datasets": ["orl"]}
     assert load_config(data).used_models() == ["bicubic"]

@@ -236,10 +236,11 @@ NUMBERS = [
 @pytest.mark.parametrize(("name", "field"), NUMBERS)
 def test_weights_and_rates_change_training(name, field):
     module = load_method(name)
+    usual = getattr(tiny(name)[1], field)
 
-    def trained(factor):
+    def trained(value):
         _, settings, model, guide = tiny(name)
-        settings = settings.model_copy(update={field: getattr(settings, field) * factor})
+        settings = settings.model_copy(update={field: value})
         torch.manual_seed(0)
         trainer = module.make_trainer(model, settings, guide)
         for seen in STEPS:
@@ -248,5 +249,6 @@ def test_weights_and_rates_change_training(name, field):
         nets = trainer.networks.values()
         return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
 
-    assert torch.equal(trained(1), trained(1))  # what differs below is the setting's doing
-    assert not torch.equal(trained(1), trained(3))
+    before = trained(usual)
+    assert torch.equal(before, trained(usual))  # what differs below is the setting's doing
+    assert not torch.equal(before, trained(3 * usual or 0.5))

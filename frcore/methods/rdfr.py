@@ -9,6 +9,11 @@ fusion - convolution in a decoder block, discriminator with R1 through the augme
 begin half open, codes taken from features after a warm-up and revived when they starve. Eq. 4 is
 computed as q* = q + s p, which it equals.
 
+Nothing in Eq. 7 asks for the noise: Eq. 10 is least for one answer to every face, and the gate of
+Eq. 6 closes until draws differ by less than one of 255 levels. `spread_weight` (0: the paper's)
+pays for the distance between two draws; at 1 Eq. 10 becomes the energy score (Gneiting and Raftery
+2007), which is least when restorations are spread as the true faces behind one input are.
+
 N batch, C channels, H W image, K codes, D length of eps, r side of a feature map. Images of the
 network are in [-1, 1].
 """
@@ -67,6 +72,7 @@ class Settings(Strict):
     perceptual_weight: float = 1.0
     perceptual: Literal["mobilenet_v2", "vgg19"] = "mobilenet_v2"
     commitment_weight: float = 1.0
+    spread_weight: float = 0.0  # of two draws' distance in L_REC; needs `stochastic`
     r1_gamma_weight: float = 0.05
     r1_every: int = 16  # steps
     group: int = 4  # images whose standard deviation the discriminator sees
@@ -258,18 +264,22 @@ class RDFR(nn.Module):
         return features
 
     def forward(self, x, eps):
-        """x N x 3 x R x R in [-1, 1], eps N x D -> image, commitment loss, sigmoid(z).
+        """x N x 3 x R x R in [-1, 1], eps kN x D -> kN images, commitment loss, sigmoid(z).
 
-        The image is not bounded; the loss is the sum over skips, 0 without quantisation.
+        k draws of every face: eps of all faces' first draws, then of their second ones. Images are
+        in the same order and not bounded; the loss is the sum over skips, 0 without quantisation.
         """
         features = self.encode(x)
         f = self.bottom(features[4])
-        gate = None
+        gate, k = None, len(eps) // len(x)
         if self.to_z is None:
             eps = torch.zeros_like(eps)
         else:
             gate = torch.sigmoid(self.to_z(f.flatten(1)))
-            eps = gate * eps  # Eq. 6
+            eps = gate.repeat(k, 1) * eps  # Eq. 6
+        if k > 1:
+            f = f.repeat(k, 1, 1, 1)
+            features = {int(side): features[int(side)].repeat(k, 1, 1, 1) for side in self.skips}
         image, commitment, quantise = None, f.new_zeros(()), bool(self.quantising)
         for side, block in zip(self.sides[::-1], self.blocks):
             if block.up is not None:
@@ -304,9 +314,11 @@ class Trainer:
 
     def __init__(self, model: RDFR, settings: Settings, guide: dict):
         s = self.settings = settings
-        self.perceptual = guide.get("perceptual")
+        self.perceptual = guide.get("perceptual") if s.perceptual_weight else None
         if s.perceptual_weight and self.perceptual is None:
             raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
+        if s.spread_weight and not s.stochastic:
+            raise ValueError("spread_weight needs stochastic: true, or must be 0")
         device = next(model.parameters()).device
         d = Discriminator(s.size, s.c_base, s.c_max, s.group)
         self.networks = {
@@ -329,13 +341,11 @@ class Trainer:
 
         # ----- restorer, Eq. 7
         d.requires_grad_(False)
-        eps = torch.randn(len(x), s.noise_dim, device=x.device)
+        draws = 2 if s.spread_weight else 1
+        eps = torch.randn(draws * len(x), s.noise_dim, device=x.device)
         restored, commitment, gate = model(x, eps)
-        losses = {"pixel": F.l1_loss(restored, y)}  # Eq. 10
-        total = s.pixel_weight * losses["pixel"]
-        if s.perceptual_weight:
-            losses["perceptual"] = self._perceptual(restored, y)
-            total = total + s.perceptual_weight * losses["perceptual"]
+        losses, total = self._reconstruction(restored, y)
+        restored = restored[: len(x)]
         losses["adversarial"] = logistic_g(d(colour_and_translation(restored)))  # Eq. 9
         total = total + s.adversarial_weight * losses["adversarial"]
         if commitment.requires_grad:
@@ -377,10 +387,34 @@ class Trainer:
         model.quantising.fill_(True)
         return health
 
-    def _perceptual(self, restored, y):
-        found, wanted = self.perceptual(restored / 2 + 0.5), self.perceptual(y / 2 + 0.5)
-        weights = PERCEPTUAL[self.settings.perceptual]
-        return sum(w * F.l1_loss(found[tap], wanted[tap]) for tap, w in weights.items())
+    def _reconstruction(self, restored, y):
+        """Terms of Eq. 10 by name, and their weighted sum less the distance between two draws.
+
+        restored N or 2N x 3 x R x R as forward() returns them, y N x 3 x R x R, in [-1, 1].
+        """
+        s, true = self.settings, self._layers(y)
+        weights = {"pixel": s.pixel_weight, "perceptual": s.perceptual_weight}
+        made = {name: layer.split(len(y)) for name, layer in self._layers(restored).items()}
+        first = {name: layer[0] for name, layer in made.items()}
+        losses = self._distances(first, true)
+        if not s.spread_weight:
+            return losses, sum(weights[name] * value for name, value in losses.items())
+        second = {name: layer[1] for name, layer in made.items()}
+        losses = {n: (losses[n] + value) / 2 for n, value in self._distances(second, true).items()}
+        spread = self._distances(first, second)
+        total = sum(weights[n] * (losses[n] - s.spread_weight / 2 * spread[n]) for n in losses)
+        return losses | {f"{name}_spread": value for name, value in spread.items()}, total
+
+    def _layers(self, images):
+        layers = {"image": images}
+        return layers | self.perceptual(images / 2 + 0.5) if self.perceptual else layers
+
+    def _distances(self, a, b):
+        taps = PERCEPTUAL[self.settings.perceptual]
+        found = {"pixel": F.l1_loss(a["image"], b["image"])}
+        if self.perceptual:
+            found["perceptual"] = sum(w * F.l1_loss(a[tap], b[tap]) for tap, w in taps.items())
+        return found
 
 
 def make_trainer(model: RDFR, settings: Settings, guide: dict) -> Trainer:

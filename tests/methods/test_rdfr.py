@@ -395,6 +395,17 @@ def test_draws_differ_and_one_vector_reaches_every_block():
     assert all(torch.equal(eps, gate * a) for eps in seen)
 
 
+def test_several_draws_at_once_are_those_drawn_one_by_one():
+    _, model = make()
+    model.eval()
+    eps = torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
+    together, loss, gate = run(model, eps)
+    single = [run(model, part) for part in eps.split(4)]
+    torch.testing.assert_close(together, torch.cat([image for image, _, _ in single]))
+    torch.testing.assert_close(loss, single[0][1])
+    assert gate.shape == (4, 16)
+
+
 def test_shut_gate_keeps_noise_out():
     _, model = make()
     model.eval()
@@ -509,7 +520,8 @@ def watched(trainer, monkeypatch):
     return given
 
 
-def test_losses_add_up_with_their_weights(monkeypatch):
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_losses_add_up_with_their_weights(monkeypatch, spread):
     trainer, _ = make(
         {"perceptual": Taps()},
         perceptual="vgg19",
@@ -520,6 +532,7 @@ def test_losses_add_up_with_their_weights(monkeypatch):
         warmup_images=0,
         r1_every=4,
         r1_gamma_weight=3.0,
+        spread_weight=spread,
     )
     trainer.step(tiny_batch())  # takes the codes
     given = watched(trainer, monkeypatch)
@@ -529,6 +542,8 @@ def test_losses_add_up_with_their_weights(monkeypatch):
     assert [name for name, _ in given] == ["model", "discriminator", "discriminator"]
     total = 2 * found["pixel"] + 0.5 * found["perceptual"]
     total = total + 0.25 * found["adversarial"] + 0.125 * found["commitment"]
+    if spread:
+        total = total - 0.25 * (2 * found["pixel_spread"] + 0.5 * found["perceptual_spread"])
     torch.testing.assert_close(restorer[1], total)
     torch.testing.assert_close(discriminator[1], found["discriminator"])
     torch.testing.assert_close(r1[1], 3.0 / 2 * 4 * found["r1"])
@@ -536,6 +551,29 @@ def test_losses_add_up_with_their_weights(monkeypatch):
     taps = 0.1 * 1 + 0.1 * 2 + 3 + 4 + 5
     torch.testing.assert_close(found["perceptual"], taps * found["pixel"] / 2)
     assert found["commitment"] > 0
+    assert ("pixel_spread" in found) == bool(spread)
+
+
+@pytest.mark.parametrize(("spread", "wanted"), [(0.0, (1, 1, 2)), (0.5, (1, 0.75, 1.5)),
+                                                (1.0, (1, 0.5, 1))])  # fmt: skip
+def test_spread_of_the_truths_is_best_where_spread_is_paid_for(spread, wanted, monkeypatch):
+    """Truths of -1 and 1 alike often behind one input: one answer, their own spread, twice that."""
+    trainer, model = make(spread_weight=spread, adversarial_weight=0.0, quantise=False)
+    n, draws, generator = 4000, 2 if spread else 1, torch.Generator().manual_seed(0)
+    trainer.networks["discriminator"] = Blind()
+    given = watched(trainer, monkeypatch)
+
+    def signs(count):
+        coins = torch.randint(2, (count, 1, 1, 1), generator=generator) * 2.0 - 1
+        return coins.expand(-1, 3, 1, 1)
+
+    batch = {"truth": signs(n) / 2 + 0.5, "degraded": torch.zeros(n, 3, 1, 1), **SCHEDULE}
+    for scale, value in zip((0.0, 1.0, 2.0), wanted):
+        answers = (scale * signs(draws * n)).requires_grad_()
+        monkeypatch.setattr(model, "forward", lambda x, eps, a=answers: (a, a.new_zeros(()), None))
+        given.clear()
+        trainer.step({**batch, "step": 1})
+        assert given[0][1].item() == pytest.approx(value, abs=0.05)
 
 
 def test_r1_is_taken_every_few_steps_and_not_without_weight():
@@ -596,6 +634,11 @@ def test_rates_are_halved_at_their_time():
 def test_missing_perceptual_net_is_refused():
     with pytest.raises(ValueError, match="perceptual"):
         make(perceptual_weight=1.0)
+
+
+def test_spread_without_noise_is_refused():
+    with pytest.raises(ValueError, match="spread_weight needs stochastic"):
+        make(spread_weight=0.5, stochastic=False)
 
 
 class Blind(nn.Module):
