@@ -18,6 +18,7 @@ include: "rules/degrade.smk"
 include: "rules/train.smk"
 include: "rules/prior.smk"
 include: "rules/restore.smk"
+include: "rules/samples.smk"
 include: "rules/metrics.smk"
 include: "rules/report.smk"
 

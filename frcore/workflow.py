@@ -99,6 +99,14 @@ class Plan:
         """Entries that make faces from nothing."""
         return [n for n, entry in self.config.models.items() if METHODS[entry.method].generative]
 
+    def stochastic_models(self) -> list[str]:
+        """Entries that restore one face in many ways."""
+        return [
+            name
+            for name, entry in self.config.models.items()
+            if METHODS[entry.method].stochastic and entry.settings.get("stochastic", True)
+        ]
+
     def encoder_of(self, prior: str) -> str | None:
         """The first entry that encodes faces into the latents of `prior`."""
         for name, entry in self.config.models.items():

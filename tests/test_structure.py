@@ -25,7 +25,7 @@ LAYERS = (
     ("train",),
     ("restore", "convert"),
     ("report", "workflow", "prior"),
-    ("cli", "bench"),
+    ("cli", "bench", "samples"),
     ("__main__",),
 )
 

@@ -301,10 +301,11 @@ def build(settings: Settings) -> RDFR:
 def restore(model: RDFR, degraded, guide, generator):
     """degraded N x 3 x R x R in [0, 1] -> restored, one draw of eps each, from `generator`.
 
-    Without `stochastic` nothing is drawn, so that faces can be restored in batches.
+    Without `stochastic` nothing is drawn, so that faces can be restored in batches. generator None:
+    eps = 0.
     """
     eps = torch.zeros(len(degraded), model.settings.noise_dim)
-    if model.settings.stochastic:
+    if model.settings.stochastic and generator is not None:
         eps = torch.randn(eps.shape, generator=generator)
     return (model(degraded * 2 - 1, eps.to(degraded.device))[0] / 2 + 0.5).clamp(0, 1)
 
