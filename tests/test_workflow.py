@@ -1,5 +1,6 @@
 """The workflow as a user meets it: what it would run, a small whole run, kills, wrong settings."""
 
+import contextlib
 import csv
 import os
 import re
@@ -344,6 +345,20 @@ def wait_for(condition, seconds=240):
     raise AssertionError("did not happen in time")
 
 
+def all_stopped(root):
+    """A process and all below it, halted, so that none starts another while they are killed."""
+    stopped = []
+    for _ in range(100):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            new = [p for p in (root, *root.children(recursive=True)) if p not in stopped]
+            if not new:
+                return stopped
+            for process in new:
+                process.suspend()
+                stopped.append(process)
+    raise AssertionError("new processes without end")
+
+
 def kill_at(folder, stage, whole):
     """Start the toy run, SIGKILL Snakemake during `stage`; its jobs too if `whole`."""
     words = [sys.executable, "-m", "snakemake", *RUN, "--rerun-incomplete"]
@@ -356,13 +371,12 @@ def kill_at(folder, stage, whole):
         return (stage != "train_model" or saved) and jobs_in(folder, stage)
 
     jobs = wait_for(reached)
-    below = psutil.Process(run.pid).children(recursive=True)
+    stopped = all_stopped(psutil.Process(run.pid)) if whole else []
     run.send_signal(signal.SIGKILL)
+    for process in stopped:
+        process.kill()
     run.wait()
-    if whole:
-        for process in below:
-            process.kill()
-        psutil.wait_procs(below, timeout=10)
+    psutil.wait_procs(stopped, timeout=10)
     return jobs
 
 
