@@ -283,6 +283,8 @@ def bench_degrade(b: Bench) -> Iterator[Row]:
     counts = {64: 32, 256: 8, 512: 8, 1024: 2}  # images of a training batch; half for a test set
     tensors = {}
     for name, recipe in b.config.degradations.items():
+        if recipe.learned:  # needs a trained model
+            continue
         side = recipe.size
         n = counts.get(side, 2)
         if side not in tensors:
@@ -668,7 +670,8 @@ def bench_workflow(b: Bench) -> Iterator[Row]:
         f"model_{i:02d}": {"method": "psfr_gan", "settings": settings, "seed": i, "train": train}
         for i in range(24)
     }
-    presets = [name for name, recipe in b.config.degradations.items() if recipe.size == 64][:6]
+    recipes = b.config.degradations.items()
+    presets = [name for name, recipe in recipes if recipe.size == 64 and not recipe.learned][:6]
     run = {"datasets": ["digiface", "orl", "third"], "models": ["bicubic", *models]}
     third = b.config.datasets["orl"].model_dump(exclude_defaults=True, mode="json")
     data = {"run": run | {"degradations": presets}, "datasets": {"third": third}, "models": models}

@@ -363,7 +363,7 @@ def _methods() -> list[dict]:
                 "trained": "yes" if row.trained else "no",
                 "data": row.data,
                 "parameters": parameters,
-                "helpers": ",".join(row.helpers),
+                "helpers": ",".join(row.roles),
                 "paper": row.paper,
             }
         )

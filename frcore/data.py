@@ -6,7 +6,7 @@ degradation drawn for each and its noise. A resumed run continues at p and sees 
 N batch, H W image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from frcore.degrade import degrade_batch, draw
+from frcore.degrade import Pairs, degrade_batch, draw
 from frcore.images import read_image
 from frcore.recipes import Recipe
 from frcore.seeds import numpy_generator
@@ -36,8 +36,20 @@ class Sample:
 class TrainingFaces:
     """Faces of the training split, as bytes in memory or decoded ahead by threads."""
 
-    def __init__(self, samples: Sequence[Sample], seed: int, recipes: Sequence[Recipe]):
-        """Raises ValueError when there is no face, or FileNotFoundError naming a missing file."""
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        seed: int,
+        recipes: Sequence[Recipe],
+        learned: Mapping[str, Pairs] | None = None,
+        parse: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        """learned: what the recipes' `learned` steps call, {entry: Pairs}. parse: what makes label
+        maps N x H x W of the clean faces N x 3 x H x W of those pairs, where a method reads maps.
+
+        Raises ValueError when there is no face, or no `parse` where it is needed, FileNotFoundError
+        naming a missing file.
+        """
         if not samples:
             raise ValueError("no faces to train on: the training split is empty")
         for sample in samples:
@@ -47,7 +59,11 @@ class TrainingFaces:
         self.samples = list(samples)
         self.seed = seed
         self.recipes = list(recipes)
+        self.learned = dict(learned or {})
+        self.parse = parse
         self.with_labels = samples[0].labels is not None
+        if self.with_labels and parse is None and any(recipe.learned for recipe in recipes):
+            raise ValueError("generated faces have no parsing maps: a parser is needed")
         first = read_image(samples[0].image)
         self._cache: list[torch.Tensor] | None = None  # images, and label maps if there are some
         self._pool = ThreadPoolExecutor(4)
@@ -88,14 +104,17 @@ class TrainingFaces:
             raise ValueError(f"a batch of {n} cannot be shared by {ranks} processes")
         share = n // ranks
         position += rank * share
+        places = range(position, position + share)
         truth, *labels = self._take(position, share, device)
         self._read_ahead(position + n, share)
         batch = {"truth": truth.permute(0, 3, 1, 2).float() / 255}
         if self.recipes:
-            places = range(position, position + share)
             batch["truth"], batch["degraded"] = self.degrade(batch["truth"], places)
         if labels:
             batch["labels"] = labels[0].long()
+            generated = self._generated(places) if self.learned else []
+            if generated:
+                batch["labels"][generated] = self.parse(batch["truth"][generated])
         return batch
 
     def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -110,21 +129,33 @@ class TrainingFaces:
     def degrade(self, truth: torch.Tensor, positions: Sequence[int]):
         """truth N x 3 x H x W -> (truth, degraded), both in [0, 1]; drawn per position of the run.
 
-        Grey augmentation of some presets changes the truth too.
+        Grey augmentation of some presets changes the truth too; generated pairs replace it.
         """
         chosen: dict[int, list[int]] = {}
         params = []
         for i, position in enumerate(positions):
-            rng = numpy_generator(self.seed, "train", position)
-            recipe = int(rng.integers(len(self.recipes)))
+            recipe, rng = self._recipe_at(position)
             chosen.setdefault(recipe, []).append(i)
             params.append(draw(self.recipes[recipe], rng))
         degraded, clean = torch.empty_like(truth), torch.empty_like(truth)
         for recipe, rows in chosen.items():
             degraded[rows], clean[rows] = degrade_batch(
-                truth[rows], self.recipes[recipe], [params[i] for i in rows]
+                truth[rows],
+                self.recipes[recipe],
+                [params[i] for i in rows],
+                learned=self.learned,
             )
         return clean, degraded
+
+    def _recipe_at(self, position: int) -> tuple[int, np.random.Generator]:
+        """Which recipe an image of the run gets, and what its parameters are drawn from."""
+        rng = numpy_generator(self.seed, "train", position)
+        return int(rng.integers(len(self.recipes))), rng
+
+    def _generated(self, positions: Sequence[int]) -> list[int]:
+        """Which of these images of the run are pairs of a degradation model."""
+        recipes = [self.recipes[self._recipe_at(position)[0]] for position in positions]
+        return [i for i, recipe in enumerate(recipes) if recipe.learned]
 
     def truth(self, indices: Sequence[int], device: torch.device) -> torch.Tensor:
         """Faces by their place in the list: n x 3 x H x W in [0, 1]."""

@@ -18,7 +18,7 @@ import csv
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,10 @@ from frcore import seeds
 from frcore.jpeg import LUMA, jpeg_on_canvas, jpeg_real, take, to_bytes
 from frcore.recipes import RESIZE_FILTERS, Recipe, check_pulse_factor, jpeg_quality
 
+# (seeds, truncation) -> clean and degraded faces, N x 3 x S x S in [0, 1]: what a trained
+# degradation model gives to the step `learned`
+Pairs = Callable[[Sequence[int], float], tuple[torch.Tensor, torch.Tensor]]
+
 # ---------------------------------------------------------------------------------------------
 # Drawing
 
@@ -42,7 +46,12 @@ def draw(recipe: Recipe, rng: np.random.Generator, for_test: bool = False) -> di
     None marks a step that does not happen. The dict holds plain numbers and text, so that JSON
     keeps it exactly. `for_test` leaves out grey steps that would change the truth: a test set has
     one truth for all presets. The other parameters do not depend on `for_test`.
+    Raises ValueError for a test set of a recipe that makes its own true faces (step `learned`).
     """
+    if recipe.learned and for_test:
+        raise ValueError(
+            f"pairs of {recipe.learned} have a truth of their own: no test set can be made of them"
+        )
     steps: list[dict | None] = []
     noise_seed = int(rng.integers(2**48))
     side = recipe.size
@@ -66,6 +75,10 @@ def _uniform(rng: np.random.Generator, low_high: tuple[float, float]) -> float:
 
 def _integer(rng: np.random.Generator, low_high: tuple[int, int]) -> int:
     return int(rng.integers(low_high[0], low_high[1] + 1))
+
+
+def _draw_learned(step, rng, side) -> dict:
+    return {"seed": int(rng.integers(2**48))}
 
 
 def _draw_gray(step, rng, side) -> dict:
@@ -134,6 +147,7 @@ def _draw_jitter(step, rng, side) -> dict:
 
 
 _DRAW: dict[str, Callable] = {
+    "learned": _draw_learned,
     "gray": _draw_gray,
     "blur": _draw_blur,
     "down": _draw_down,
@@ -401,19 +415,27 @@ class _State:
     sides: list[int]
     size: int
     codec: str
+    learned: Mapping[str, Pairs]
 
 
 def degrade_batch(
-    images: torch.Tensor, recipe: Recipe, params: Sequence[dict], codec: str = "simulated"
+    images: torch.Tensor,
+    recipe: Recipe,
+    params: Sequence[dict],
+    codec: str = "simulated",
+    learned: Mapping[str, Pairs] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Degraded faces and their truth, both N x 3 x S x S in [0, 1] like `images`.
 
     `params`: one result of `draw` per image. The degraded faces are multiples of 1/255. The truth
-    is `images`, but for faces whose recipe makes both grey. codec "simulated": any device,
-    gradients pass (roundings count as identity, clipped values have none); an image's result
-    depends on its batch by float rounding only. codec "real": libjpeg, float64, CPU, no gradient.
+    is `images`, but for faces whose recipe makes both grey or begins with the step `learned`: then
+    `learned` {entry: Pairs} makes the truth, and `images` says only how many, where and of which
+    type. codec "simulated": any device, gradients pass (roundings count as identity, clipped values
+    have none); an image's result depends on its batch by float rounding only. codec "real":
+    libjpeg, float64, CPU, no gradient.
     Raises ValueError for images that are not square or not of the recipe's size, for values outside
-    [0, 1], a wrong number of `params`, `params` of another recipe, or an unknown codec.
+    [0, 1], a wrong number of `params`, `params` of another recipe, an unknown codec, or a model of
+    the recipe that is not in `learned` or makes faces of another size.
     """
     image_files.check_images(images.detach())
     if images.shape[2:] != (recipe.size, recipe.size):
@@ -429,7 +451,7 @@ def degrade_batch(
         raise ValueError(f"unknown codec {codec!r}; known: simulated, real")
 
     work = images.detach().cpu().double() if codec == "real" else images
-    state = _State(work, work, [recipe.size] * len(images), recipe.size, codec)
+    state = _State(work, work, [recipe.size] * len(images), recipe.size, codec, learned or {})
     for index, step in enumerate(recipe.steps):
         chosen = [i for i, drawn in enumerate(params) if drawn["steps"][index] is not None]
         if not chosen:
@@ -474,6 +496,20 @@ def _separable(images: torch.Tensor, matrices: Sequence[np.ndarray]) -> torch.Te
     across = torch.bmm(images.reshape(n, c * side, side), m.transpose(1, 2))  # N x C*S x O
     across = across.reshape(n, c, side, out).transpose(1, 2).reshape(n, side, c * out)
     return torch.bmm(m, across).reshape(n, out, c, out).transpose(1, 2)
+
+
+def _learned(state: _State, step, chosen, drawn) -> torch.Tensor:
+    if step.model not in state.learned:
+        raise ValueError(f"the recipe needs the trained degradation model {step.model!r}")
+    made = state.learned[step.model]([p["seed"] for p in drawn], step.truncation)
+    # 8-bit values, as if the two were read from files
+    clean, degraded = (to_bytes(part.to(state.images)) / 255 for part in made)
+    if clean.shape[-1] != state.size:
+        raise ValueError(
+            f"{step.model} makes faces of {clean.shape[-1]} px, the recipe is for {state.size} px"
+        )
+    state.truth = _put(state.truth, chosen, clean)
+    return _put(state.images, chosen, degraded if step.image == "degraded" else clean)
 
 
 def _gray(state: _State, step, chosen, drawn) -> torch.Tensor:
@@ -643,6 +679,7 @@ def _jitter(state: _State, step, chosen, drawn) -> torch.Tensor:
 
 
 _APPLY: dict[str, Callable] = {
+    "learned": _learned,
     "gray": _gray,
     "blur": _blur,
     "down": _down,

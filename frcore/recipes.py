@@ -119,6 +119,20 @@ class _Step(_Model):
     p: Probability = 1.0
 
 
+class Learned(_Step):
+    """A generated pair takes the photograph's place: `model` is a trained degradation model.
+
+    Its clean face becomes the truth; `image` says which of the two goes on down the chain. The
+    latent is drawn with `truncation`. Only the first step of a recipe can be one.
+    """
+
+    kind: Literal["learned"]
+    p: Literal[1.0] = 1.0
+    model: str = Field(min_length=1)
+    truncation: float = Field(0.8, gt=0, le=1)
+    image: Literal["degraded", "clean"] = "degraded"
+
+
 class Gray(_Step):
     """Luma (BT.601) in all channels. `both`: the truth of the pair becomes grey too."""
 
@@ -256,7 +270,8 @@ class Jitter(_Step):
 
 
 Step = Annotated[
-    Gray | Blur | Down | Noise | Jpeg | Up | ColourShift | Jitter, Field(discriminator="kind")
+    Learned | Gray | Blur | Down | Noise | Jpeg | Up | ColourShift | Jitter,
+    Field(discriminator="kind"),
 ]
 
 
@@ -273,11 +288,19 @@ class Recipe(_Model):
     description: str = ""
     source: str = ""
 
+    @property
+    def learned(self) -> str | None:
+        """Entry of `models:` whose pairs take the photographs' place, if there is one."""
+        first = self.steps[0] if self.steps else None
+        return first.model if isinstance(first, Learned) else None
+
     @model_validator(mode="after")
     def _check(self):
         kinds = [step.kind for step in self.steps]
         last_up = max((i for i, kind in enumerate(kinds) if kind == "up"), default=-1)
         for index, step in enumerate(self.steps):
+            if step.kind == "learned" and index:
+                raise ValueError(f"step {index + 1} (learned) must be the first of the recipe")
             if step.kind != "down":
                 continue
             if index > last_up:

@@ -17,22 +17,31 @@ class MethodRow:
     """One method or self-trained helper net, as far as the graph needs to know it.
 
     `module` exports Settings, build, restore, make_trainer and TINY (guides: CONTRIBUTING.md);
-    a `generative` one exports sample in the place of restore.
+    a `generative` one exports sample in the place of restore, a `degrader` pairs besides.
     """
 
     module: str
     title: str
-    role: str = "method"  # method | baseline | helper (a net that other methods lean on)
+    # method | baseline | helper (a net that other methods lean on) | degrader (makes the pairs of
+    # learned degradations)
+    role: str = "method"
     trained: bool = True
-    data: str = "paired"  # paired | unpaired | faces (clean ones alone) | none
+    # paired | unpaired (low-quality faces alone, degraded or not) | faces (clean ones alone) | none
+    data: str = "paired"
     assets: tuple[str, ...] = ()  # pretrained parts needed to train
     helpers: tuple[str, ...] = ()  # settings that name another entry under `models:`
+    training_helpers: tuple[str, ...] = ()  # the same, read in training alone
     needs_labels: bool = False  # parsing maps of the training faces
     needs_reference: bool = False
     generative: bool = False  # makes faces from nothing and restores none
     # restores one face in many ways; an entry's setting `stochastic: false` takes that away
     stochastic: bool = False
     paper: str = ""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All settings that name another entry."""
+        return (*self.helpers, *self.training_helpers)
 
 
 METHODS: dict[str, MethodRow] = {
@@ -71,6 +80,25 @@ METHODS: dict[str, MethodRow] = {
         helpers=("prior",),
         paper="Richardson et al., Encoding in Style, CVPR 2021, arXiv 2008.00951; Tov et al., "
         "Designing an Encoder for StyleGAN Image Manipulation, SIGGRAPH 2021, arXiv 2102.02766",
+    ),
+    "dl_st_degradation": MethodRow(
+        "frcore.helpers.degradation",
+        "DL-ST's degradation",
+        role="degrader",
+        data="unpaired",
+        assets=("mobilenet_v2",),
+        training_helpers=("prior",),
+        generative=True,
+        paper="Cheikh Sidiya et al., Degradation Learning and Skip-Transformer for Blind Face "
+        "Restoration, Frontiers in Signal Processing 3:1106465, 2023",
+    ),
+    "dl_st": MethodRow(
+        "frcore.methods.dl_st",
+        "DL-ST",
+        assets=("mobilenet_v2",),
+        training_helpers=("prior",),
+        paper="Cheikh Sidiya et al., Degradation Learning and Skip-Transformer for Blind Face "
+        "Restoration, Frontiers in Signal Processing 3:1106465, 2023",
     ),
     "rdfr": MethodRow(
         "frcore.methods.rdfr",

@@ -134,7 +134,7 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     guide, digests = {}, [checkpoint.file_digest(path)]
     for role, helper in {**card.get("helpers", {}), **(helpers or {})}.items():
-        if helper is None:
+        if helper is None or role in METHODS[card["method"]].training_helpers:
             continue
         found = _beside(path, str(helper)) or helper
         try:

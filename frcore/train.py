@@ -12,6 +12,7 @@ import contextlib
 import copy
 import csv
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -32,9 +33,10 @@ from torch import nn
 from frcore import checkpoint
 from frcore.config import ROOT, Model, load_settings
 from frcore.data import Sample, TrainingFaces
+from frcore.degrade import Pairs
 from frcore.device import pick_device
 from frcore.faces.build import face_files
-from frcore.helpers import perceptual
+from frcore.helpers import parsing, perceptual
 from frcore.images import atomic_output, to_uint8, write_image
 from frcore.metrics import score
 from frcore.metrics.sets import frechet_distance
@@ -226,15 +228,16 @@ def train_model(
     code: str = "",
     log: Callable[[str], None] = print,
     stop_at: int | None = None,
+    degraders: dict[str, Path] | None = None,
 ) -> None:
     """Train one entry of `models:`: weights.safetensors, weights.json, history.csv, samples.png.
 
     Besides, {name}.png of what the method's `pictures` shows of the trained network, if it has one.
     samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file
-    of
-    a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors of
-    the project. card: more entries for the weights' card. code: digest of the training code, part
-    of the saved state's fingerprint. The state is removed once the weights file is written.
+    of a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors
+    of the project. card: more entries for the weights' card. code: digest of the training code,
+    part of the saved state's fingerprint. degraders: {entry: weights file} of the degradation
+    models that the recipes name. The state is removed once the weights file is written.
     Raises what `train` raises, and ValueError or WeightsError for settings and weights that do not
     fit.
     """
@@ -267,7 +270,10 @@ def train_model(
         [sample for part in samples.values() for sample in part],
         entry.seed,
         [recipes[key] for key in plan_of.degradations],
+        load_degraders(degraders or {}, device),
+        functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None,
     )
+    frozen = helpers | {f"pairs of {key}": path for key, path in (degraders or {}).items()}
     plan = Plan(
         images=plan_of.images,
         batch=plan_of.batch,
@@ -284,13 +290,13 @@ def train_model(
             "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES | {"images"}}),
             "recipes": {key: recipes[key].model_dump() for key in plan_of.degradations},
             "faces": [[s.id, s.image.stat().st_size] for part in samples.values() for s in part],
-            "helpers": {role: checkpoint.file_digest(path) for role, path in helpers.items()},
+            "helpers": {key: checkpoint.file_digest(path) for key, path in frozen.items()},
             "start": checkpoint.file_digest(start) if start else None,
             "code": code,
         },
     )
     if row.generative:
-        picture = samples_picture(method)
+        picture = pairs_picture(method) if row.role == "degrader" else samples_picture(method)
         curve = set_score(method, faces, assets, settings, device)
     else:
         picture, curve = restored_picture(method, guide, faces.fixed_batch(8, device)), None
@@ -313,6 +319,7 @@ def train_model(
         helpers={role: settings.model_dump()[role] for role in helpers},
         size=settings.size,
         parameters=sum(p.numel() for p in model.parameters()),
+        **({"pairs_of": sorted(degraders)} if degraders else {}),
         **card,
     )
     with atomic_output(out / "history.csv") as part:
@@ -356,6 +363,17 @@ def samples_picture(method, across: int = 10, truncation: float = 0.7) -> Callab
     return picture
 
 
+def pairs_picture(method, across: int = 8, rows: int = 4, truncation: float = 0.8) -> Callable:
+    """Clean faces of a degradation model, each above its degraded twin; the same every time."""
+
+    def picture(average: nn.Module) -> torch.Tensor:
+        both = method.pairs(average, range(rows * across), truncation)
+        lines = [line for pair in zip(*(part.split(across) for part in both)) for line in pair]
+        return grid(torch.cat(lines), across)
+
+    return picture
+
+
 def grid(images: torch.Tensor, across: int) -> torch.Tensor:
     """N x 3 x H x W -> one image 1 x 3 x (N / across) H x across W, filled row by row."""
     rows = [torch.cat(list(row), 2) for row in images.split(across)]
@@ -370,13 +388,17 @@ def set_score(
 ) -> Callable:
     """Frechet distances of a generative method's samples to as many training faces.
 
-    `settings.score_samples` of each, the same latents and faces every time; a set distance of few
-    images is too high, so that it serves as a curve and not as a number to be quoted.
+    To degraded ones, where the entry trains on those. `settings.score_samples` of each, the same
+    latents and faces every time; a set distance of few images is too high, so that it serves as a
+    curve and not as a number to be quoted.
     """
     n = min(settings.score_samples, len(faces))
     nets = score.load_nets(assets, CURVES, device)
     places = numpy_generator(0, "score").permutation(len(faces))[:n]
-    wanted = score.set_features(faces.truth(places, device), CURVES, nets)
+    target = faces.truth(places, device)
+    if faces.recipes:  # positions before the run's first image: training never draws the same
+        target = faces.degrade(target, range(-n, 0))[1]
+    wanted = score.set_features(target, CURVES, nets)
 
     def scores(average: nn.Module) -> dict[str, float]:
         images = method.sample(average, n, torch.Generator().manual_seed(0))
@@ -401,6 +423,7 @@ def train_from_spec(
     out: Path,
     often: dict,
     device: str = "auto",
+    degraders: dict[str, Path] | None = None,
 ) -> None:
     """`train_model` for a job of the workflow.
 
@@ -430,6 +453,7 @@ def train_from_spec(
         device=pick_device(device),
         card={"crop_scale": frame["crop_scale"], "crop_shift": frame["crop_shift"]},
         log=lambda line: print(line, flush=True),
+        degraders=degraders,
     )
 
 
@@ -443,24 +467,54 @@ _RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_
 
 
 def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) -> dict:
-    """The frozen nets that a method leans on: {role: module} and `perceptual`."""
+    """The frozen nets that a method leans on: {role: module} and `perceptual`.
+
+    A helper file that holds a discriminator gives {role}_discriminator too.
+    """
     guide = {}
     for role, path in helpers.items():
         networks, card = checkpoint.load_weights(path)
+        guide[role] = _frozen(networks, card, "model", path, device)
         helper = load_method(card["method"])
-        module = helper.build(helper.Settings(**card["settings"]))
-        checkpoint.load_strict(module, networks["model"], str(path))
-        guide[role] = module.to(device).eval().requires_grad_(False)
+        if "discriminator" in networks and hasattr(helper, "build_discriminator"):
+            net = _frozen(networks, card, "discriminator", path, device)
+            guide[f"{role}_discriminator"] = net
     net = getattr(settings, "perceptual", None)
     if net is not None and net in assets:
-        taps = load_method_taps(row, net)
-        guide["perceptual"] = perceptual.load(net, assets[net], device, taps=taps)
+        taps, side = load_method_taps(row, net), load_method_side(row)
+        guide["perceptual"] = perceptual.load(net, assets[net], device, taps=taps, min_side=side)
     return guide
+
+
+def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
+    """What the `learned` steps of recipes call: {entry: its pairs, by seeds and truncation}."""
+    made = {}
+    for name, path in degraders.items():
+        networks, card = checkpoint.load_weights(path)
+        if METHODS[card["method"]].role != "degrader":
+            raise ValueError(f"{path} is of {card['method']}, expected a degradation model")
+        net = _frozen(networks, card, "model", path, device)
+        made[name] = functools.partial(load_method(card["method"]).pairs, net)
+    return made
+
+
+def _frozen(networks, card, key: str, path, device) -> nn.Module:
+    """Network `key` of a weights file, in evaluation mode."""
+    method = load_method(card["method"])
+    build = method.build if key == "model" else method.build_discriminator
+    module = build(method.Settings(**card["settings"]))
+    checkpoint.load_strict(module, networks[key], f"{path}: {key}")
+    return module.to(device).eval().requires_grad_(False)
 
 
 def load_method_taps(row: MethodRow, net: str):
     """The layers of perceptual net `net` that a method compares; None: the net's usual ones."""
     return getattr(importlib.import_module(row.module), "TAPS", {}).get(net)
+
+
+def load_method_side(row: MethodRow) -> int | None:
+    """The side to which a method's images are enlarged for the perceptual net; None: as usual."""
+    return getattr(importlib.import_module(row.module), "PERCEPTUAL_SIDE", None)
 
 
 def _starting_weights(init: str, name: str, shipped: Path) -> Path | None:

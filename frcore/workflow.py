@@ -73,7 +73,7 @@ class Plan:
 
     def weights_of(self, model: str) -> list[str]:
         """Weights that restoring with `model` reads: its own and its helpers'."""
-        names = [model, *self.config.helpers_of(model).values()]
+        names = [model, *self.config.helpers_of(model, training=False).values()]
         return [path for path in map(self.weights_path, names) if path]
 
     # ----- selections
@@ -83,8 +83,7 @@ class Plan:
 
     def runs(self) -> list[tuple[str, str, str]]:
         """(model, dataset, degradation) of every cell of the table."""
-        run = self.config.run
-        return [(m, d, g) for m in run.models for d in run.datasets for g in run.degradations]
+        return [(m, d, g) for m in self.config.run.models for d, g in self.config.test_sets()]
 
     def trained_models(self) -> list[str]:
         """Entries of the run that the workflow trains, helpers included."""
@@ -96,8 +95,20 @@ class Plan:
         return labels.model if labels.kind == "model" else None
 
     def priors(self) -> list[str]:
-        """Entries that make faces from nothing."""
-        return [n for n, entry in self.config.models.items() if METHODS[entry.method].generative]
+        """Entries that make faces from nothing; not those that make them bad on purpose."""
+        rows = {name: METHODS[entry.method] for name, entry in self.config.models.items()}
+        return [n for n, row in rows.items() if row.generative and row.role != "degrader"]
+
+    def degraders(self) -> list[str]:
+        """Degradation models that the workflow trains."""
+        models = self.config.models
+        return [n for n, e in models.items() if e.train and METHODS[e.method].role == "degrader"]
+
+    def run_recipes(self, model: str) -> str:
+        """Written degradations of the run, those for faces of the model's size, as JSON."""
+        size = self.config.datasets[self.trained_datasets(model)[0]].size
+        named = {name: self.config.degradations[name] for name in self.config.run.degradations}
+        return _json({name: r.model_dump() for name, r in named.items() if r.size == size})
 
     def stochastic_models(self) -> list[str]:
         """Entries that restore one face in many ways."""
@@ -115,14 +126,20 @@ class Plan:
         return None
 
     def prior_datasets(self, prior: str) -> tuple[str, ...]:
-        """Datasets that a prior is assessed on: its training set first, then the run's."""
-        train = self.config.models[prior].train
-        return tuple(dict.fromkeys((*(train.datasets if train else ()), *self.config.run.datasets)))
+        """Datasets that a prior is assessed on: its own, then the run's but for bad photographs."""
+        train, datasets = self.config.models[prior].train, self.config.datasets
+        good = [name for name in self.config.run.datasets if not datasets[name].low_quality]
+        return tuple(dict.fromkeys((*(train.datasets if train else ()), *good)))
 
     def prior_weights(self, prior: str) -> list[str]:
         """Weights of a prior and, if there is one, of its encoder."""
         names = [prior, self.encoder_of(prior)]
         return [path for name in names if name for path in [self.weights_path(name)] if path]
+
+    def truth_of(self, dataset: str) -> str | None:
+        """The data set that distances of sets compare with; None where there is none."""
+        entry = self.config.datasets[dataset]
+        return entry.reference if entry.low_quality else dataset
 
     def needs_labels(self, model: str) -> bool:
         """Whether training `model` reads parsing maps of the truth."""
@@ -145,7 +162,9 @@ class Plan:
         if row.generative and self._available("inception"):
             names.append("inception")  # a second curve, where the net is to be had
         # the perceptual net is a setting of the method; its name is the asset's
-        return [perceptual] if perceptual and names else names
+        if perceptual and names:
+            return list(dict.fromkeys([perceptual, *(names if row.generative else ())]))
+        return names
 
     def prior_assets(self) -> list[str]:
         """Assets that assessing a prior reads."""
@@ -177,7 +196,8 @@ class Plan:
         `also` adds parts that only later stages read: split, labels.
         """
         entry = self.config.datasets[dataset]
-        leave_out = {"labels", "split", "test_limit", "licence"} - set(also)
+        later = {"labels", "split", "test_limit", "licence", "low_quality", "reference"}
+        leave_out = later - set(also)
         spec = entry.model_dump(exclude=leave_out)
         return _json(spec)
 

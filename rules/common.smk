@@ -47,6 +47,33 @@ def face_folders(dataset):
     return [f"{OUT}/faces/{dataset}/{shard}" for shard in PLAN.shards(dataset)]
 
 
+def true_faces(dataset):
+    """Table and folders of a dataset's true faces, where they are known."""
+    if CFG.datasets[dataset].low_quality:
+        return []
+    return [f"{OUT}/faces/{dataset}.csv", *face_folders(dataset)]
+
+
+def truth_words(dataset):
+    """Words of a command that say where the true faces are, where they are known."""
+    path = f"{OUT}/faces/{dataset}"
+    return f"--table '{path}.csv' --faces '{path}'" if true_faces(dataset) else ""
+
+
+def set_features(dataset):
+    """Features that distances of sets compare with, where there are some."""
+    name = PLAN.truth_of(dataset)
+    return [f"{OUT}/truth/{name}.npz"] if name else []
+
+
+def feature_words(dataset):
+    """Words of a command that say where those features are, and whose, if not the truth's."""
+    words = [f"--features '{path}'" for path in set_features(dataset)]
+    if words and CFG.datasets[dataset].low_quality:
+        words.append(f"--reference {PLAN.truth_of(dataset)}")
+    return " ".join(words)
+
+
 def training_folders(model):
     """Folders that training reads: faces of every dataset, and their parsing maps if needed."""
     datasets = PLAN.trained_datasets(model)
@@ -63,9 +90,14 @@ def helper_paths(model):
     ]
 
 
+def degrader_paths(model):
+    """(entry, weights file) of the degradation models whose pairs a model trains on."""
+    return [(name, PLAN.weights_path(name)) for name in CFG.degraders_of(model)]
+
+
 def named_weights(model):
-    """(entry, weights file) of a model and its helpers."""
-    names = [model, *CFG.helpers_of(model).values()]
+    """(entry, weights file) of a model and the helpers that restoring needs."""
+    names = [model, *CFG.helpers_of(model, training=False).values()]
     return [
         (name, PLAN.weights_path(name)) for name in names if PLAN.weights_path(name)
     ]
@@ -81,7 +113,7 @@ def method_code(model):
     """Digest of the code that restores with a model."""
     helpers = [
         METHODS[CFG.models[name].method].module
-        for name in CFG.helpers_of(model).values()
+        for name in CFG.helpers_of(model, training=False).values()
     ]
     return code_hash(
         "frcore.restore", METHODS[CFG.models[model].method].module, *helpers

@@ -1,7 +1,8 @@
 """Scores of every restored set, per image and per set.
 
 Needs restored/, faces/ and the metrics' nets. Leaves truth/{dataset}.npz (features of the truth,
-computed once) and scores/{model}/{dataset}/{degradation}.csv and .sets.csv.
+computed once; for faces without one, of the good faces they name as reference) and
+scores/{model}/{dataset}/{degradation}.csv and .sets.csv.
 """
 
 
@@ -38,9 +39,8 @@ rule score_faces:
     input:
         images=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}",
         status=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.csv",
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
-        truth=f"{OUT}/truth/{{dataset}}.npz",
+        truth=lambda wc: true_faces(wc.dataset),
+        features=lambda wc: set_features(wc.dataset),
         assets=asset_files(PLAN.metric_assets()),
     output:
         images=f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}.csv",
@@ -57,13 +57,14 @@ rule score_faces:
     params:
         protocol=PLAN.protocol_spec(),
         frame=lambda wc: PLAN.frame_spec(wc.dataset),
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
+        truth=lambda wc: truth_words(wc.dataset),
+        features=lambda wc: feature_words(wc.dataset),
         seed=CFG.seed,
         root=lambda wc: RES,
         code=METRICS_CODE,
     shell:
         'python "$SCRIPTS"/score_faces.py --protocol {params.protocol:q} --frame {params.frame:q}'
-        " --images {input.images:q} --status {input.status:q} --table {input.table:q}"
-        " --faces {params.faces:q} --truth {input.truth:q} --resources {params.root:q}"
+        " --images {input.images:q} --status {input.status:q} {params.truth} {params.features}"
+        " --resources {params.root:q}"
         " --seed {params.seed} --cell {wildcards.dataset}/{wildcards.degradation}"
         " --out-images {output.images:q} --out-sets {output.sets:q} > {log} 2>&1"

@@ -114,8 +114,7 @@ rule panel:
         ],
         degraded=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
         drawn=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
+        truth=lambda wc: true_faces(wc.dataset),
     output:
         report(
             f"{OUT}/figures/panels/{{dataset}}/{{degradation}}.png",
@@ -130,13 +129,13 @@ rule panel:
         "../envs/frcore.yaml"
     params:
         titles=flow.titles(PLAN),
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
+        truth=lambda wc: truth_words(wc.dataset),
         n=CFG.run.panel,
         code=code_hash("frcore.report.figures"),
     shell:
         'python "$SCRIPTS"/make_panel.py --titles {params.titles:q} --restored {input.restored:q}'
-        " --degraded {input.degraded:q} --drawn {input.drawn:q} --table {input.table:q}"
-        " --faces {params.faces:q} --n {params.n} --out {output:q} > {log} 2>&1"
+        " --degraded {input.degraded:q} --drawn {input.drawn:q} {params.truth}"
+        " --n {params.n} --out {output:q} > {log} 2>&1"
 
 
 rule panel_of_strengths:
@@ -145,8 +144,7 @@ rule panel_of_strengths:
         restored=lambda wc: figure_cells(wc.figure, f"{OUT}/restored/{{m}}/{{d}}/{{g}}"),
         degraded=lambda wc: figure_cells(wc.figure, f"{OUT}/degraded/{{d}}/{{g}}"),
         drawn=lambda wc: figure_cells(wc.figure, f"{OUT}/degraded/{{d}}/{{g}}.csv"),
-        table=lambda wc: f"{OUT}/faces/{CFG.figures[wc.figure].dataset}.csv",
-        folders=lambda wc: face_folders(CFG.figures[wc.figure].dataset),
+        truth=lambda wc: true_faces(CFG.figures[wc.figure].dataset),
     output:
         report(
             f"{OUT}/figures/strengths/{{figure}}.png",
@@ -163,10 +161,11 @@ rule panel_of_strengths:
         "../envs/frcore.yaml"
     params:
         spec=lambda wc: flow.figure_spec(PLAN, wc.figure),
+        truth=lambda wc: truth_words(CFG.figures[wc.figure].dataset),
         results=lambda wc: OUT,
         code=code_hash("frcore.report.figures"),
     shell:
-        'python "$SCRIPTS"/panel_of_strengths.py --spec {params.spec:q}'
+        'python "$SCRIPTS"/panel_of_strengths.py --spec {params.spec:q} {params.truth}'
         " --results {params.results:q} --out {output:q} > {log} 2>&1"
 
 
@@ -184,15 +183,11 @@ rule report_page:
             for d in CFG.run.datasets
             for kind in (".csv", ".quarantine.csv")
         ],
-        [
-            f"{OUT}/figures/panels/{d}/{g}.png"
-            for d in CFG.run.datasets
-            for g in CFG.run.degradations
-        ],
+        [f"{OUT}/figures/panels/{d}/{g}.png" for d, g in CFG.test_sets()],
         [f"{OUT}/figures/strengths/{name}.png" for name in CFG.run.figures],
         [
-            f"{OUT}/figures/degradations/{CFG.run.datasets[0]}/{g}.png"
-            for g in CFG.run.degradations
+            f"{OUT}/figures/degradations/{d}/{g}.png"
+            for g, d in CFG.first_shown().items()
             if CFG.run.contact_sheets
         ],
     output:

@@ -23,6 +23,7 @@ rule assess_samples:
         f"{OUT}/logs/samples/{{model}}/{{dataset}}/{{degradation}}.log",
     wildcard_constraints:
         model=flow.one_of(PLAN.stochastic_models()),
+        dataset=flow.one_of(d for d in CFG.datasets if true_faces(d)),
     conda:
         "../envs/frcore.yaml"
     resources:

@@ -1,6 +1,6 @@
 """One weights file per trained entry of `models:`, helper nets included.
 
-Needs faces/, parsing/, assets and the weights of helper entries. Leaves
+Needs faces/, parsing/, assets and the weights of helper entries and of degradation models. Leaves
 models/{model}/weights.safetensors, weights.json, history.csv, samples.png. The state that makes a
 run resumable is in models/{model}/state/, which is no output: Snakemake removes outputs of a job
 that fails or starts, and a retry must find it.
@@ -15,6 +15,7 @@ rule train_model:
         ],
         folders=lambda wc: training_folders(wc.model),
         helpers=lambda wc: [path for _, path in helper_paths(wc.model)],
+        degraders=lambda wc: [path for _, path in degrader_paths(wc.model)],
         assets=lambda wc: asset_files(PLAN.training_assets(wc.model)),
         start=lambda wc: PLAN.shipped_weights(wc.model),
     output:
@@ -44,7 +45,8 @@ rule train_model:
         results=lambda wc: OUT,
         root=lambda wc: RES,
         helpers=lambda wc: " ".join(
-            f"--helper {r}='{p}'" for r, p in helper_paths(wc.model)
+            [f"--helper {r}='{p}'" for r, p in helper_paths(wc.model)]
+            + [f"--degrader {n}='{p}'" for n, p in degrader_paths(wc.model)]
         ),
         assets=lambda wc: " ".join(
             f"--asset {name}='{PLAN.asset_path(name)}'"

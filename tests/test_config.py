@@ -61,6 +61,15 @@ def test_default_configuration_is_valid(data):
         ("figures.rdfr_skips.models", ["stylegan2-64"], ["figures.rdfr_skips", "restores none"]),
         ("figures.rdfr_skips.dataset", "olr", ["figures.rdfr_skips.dataset", "'orl'?"]),
         ("figures.rdfr_skips.degradations", ["x3_64"], ["degradations", "'x3_64'"]),
+        ("figures.dl_st_attention.degradations", ["x4_64"], ["orl_small is seen under small_64"]),
+        ("datasets.orl.reference", "digiface", ["datasets.orl", "belongs to low_quality"]),
+        ("datasets.orl_small.low_quality", "smal_64", ["orl_small.low_quality", "'small_64'?"]),
+        ("datasets.orl_small.reference", "olr", ["datasets.orl_small.reference", "'orl'?"]),
+        ("datasets.orl_small.reference", "orl_small", ["good faces of 64 px, orl_small has none"]),
+        ("datasets.orl_small.split.like", "olr", ["datasets.orl_small.split.like", "'orl'?"]),
+        ("datasets.orl_small.split.like", "digiface", ["orl_small.split", "shares of digiface"]),
+        ("models.fpn_64.train.datasets", ["orl_small"], ["fpn_64", "orl_small has no true faces"]),
+        ("models.dl_64.train.degradations", [], ["dl_64", "seen under small_64 alone"]),
         ("models.rdfr_64.init", "fpn_64", ["models.rdfr_64.init", "of method fpn"]),
         ("models.rdfr_64.init", "rdfr_64", ["models.rdfr_64.init", "from itself"]),
     ],
@@ -120,6 +129,37 @@ def test_weights_are_looked_up_here_and_then_beside_the_snakefile(data, tmp_path
         with pytest.raises(SystemExit):
             open_plan(data, ROOT)
         del entry[key]
+
+
+def test_faces_of_low_quality_are_measured_under_their_own_degradation(data):
+    data["run"] |= {"datasets": ["orl_small", "orl"], "degradations": ["psfr_64", "small_64"]}
+    config = load_config(data)
+    assert config.test_sets() == [
+        ("orl_small", "small_64"),
+        ("orl", "psfr_64"),
+        ("orl", "small_64"),
+    ]
+    assert config.first_shown() == {"small_64": "orl_small", "psfr_64": "orl"}
+    assert config.used_datasets() == {"orl_small", "orl", "digiface"}  # digiface to compare with
+    data["run"] |= {"datasets": ["orl_small"], "degradations": []}
+    assert load_config(data).test_sets() == [("orl_small", "small_64")]
+    # bad photographs as they come may be learnt from under any degradation, or none
+    data["degradations"]["as_is"] = {"size": 64, "steps": []}
+    data["datasets"]["orl_small"]["low_quality"] = "as_is"
+    data["figures"]["dl_st_attention"]["degradations"] = ["as_is"]
+    for names in ([], ["small_64"]):
+        data["models"]["dl_64"]["train"]["degradations"] = names
+        load_config(data)
+
+
+def test_a_learned_degradation_makes_no_test_set(data):
+    data["datasets"]["orl_small"]["low_quality"] = "learned_64"
+    data["figures"]["rdfr_skips"]["degradations"] = ["learned_64"]
+    found = [line for line in mistakes(data) if "makes true faces of its own" in line]
+    assert [line.split(":")[0] for line in found] == [
+        "figures.rdfr_skips.degradations",
+        "datasets.orl_small.low_quality",
+    ]
 
 
 def test_figures_of_the_run_bring_their_models_and_data(data):

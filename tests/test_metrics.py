@@ -1,5 +1,6 @@
 """Metrics: known answers, independent references, properties, provoked errors."""
 
+import csv
 import subprocess
 import sys
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
+from frcore.config import Protocol
 from frcore.helpers import features as feature_nets
 from frcore.helpers import identity
 from frcore.helpers.vision import import_torchvision
-from frcore.images import to_float, to_uint8
-from frcore.metrics import fidelity, noreference, perception, score, semantics, sets
+from frcore.images import to_float, to_uint8, write_image
+from frcore.metrics import fidelity, noreference, perception, score, semantics, sets, stage
 from frcore.registry_metrics import METRICS
 
 
@@ -626,6 +628,48 @@ def test_rows_of_sets(tmp_path):
     assert niqe_2["value"] is None and niqe_2["note"] == "no model of training faces"
     missing = score.score_set(ids, found, None, SET_METRICS[:1])
     assert missing[0]["note"] == "no truth features of mobilenet_v2"
+
+
+def test_good_faces_of_others_stand_in_for_a_truth_that_nobody_knows(tmp_path):
+    restored, others = random_pairs(12, 64, 64, noise=0.2)
+    names = ["psnr_rgb", "niqe", *SET_METRICS, "iprecision_dlib_k4", "iprecision_person_dlib_k4"]
+    protocol = Protocol(metrics=names, bootstrap=10)
+    nets = {"mobilenet_v2": Pooled()}
+    known = score.truth_features(others, [f"other{i}" for i in range(12)], names, nets, others)
+    known.save(tmp_path / "others.npz")
+    (tmp_path / "restored").mkdir()
+    for i, pixels in enumerate(to_uint8(restored)):
+        write_image(tmp_path / "restored" / f"{i}.png", pixels)
+    status = [{"id": str(i), "status": "restored", "reason": ""} for i in range(12)]
+
+    def measured(features, reference):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(score, "load_nets", lambda *_: nets)
+            stage.write_scores(
+                status, tmp_path / "restored", None, features, protocol, {}, 0.7, 0.1, 3,
+                tmp_path / "images.csv", tmp_path / "sets.csv", "cpu", reference,
+            )  # fmt: skip
+        rows = {}
+        for name in ("images", "sets"):
+            with open(tmp_path / f"{name}.csv", newline="") as opened:
+                rows |= {row["metric"]: row for row in csv.DictReader(opened)}
+        return rows
+
+    rows = measured(tmp_path / "others.npz", "faces")
+    assert set(rows) == set(names)
+    for name in ("psnr_rgb", "iprecision_dlib_k4", "iprecision_person_dlib_k4"):
+        assert (rows[name]["value"], rows[name]["note"]) == ("", "no ground truth")
+    assert rows["niqe"]["note"] == "image 64x64 is smaller than 192 px"
+    fid, features = rows["fid_mobilenetv2"], Pooled()(others).detach().numpy()
+    found = Pooled()(restored).detach().numpy()
+    assert float(fid["value"]) == pytest.approx(sets.frechet_distance(found, features), rel=1e-4)
+    assert float(fid["ci_low"]) <= float(fid["value"]) <= float(fid["ci_high"])
+    assert fid["note"].startswith("faces n = 12; n < 2048: too high")
+    assert float(rows["niqe_refit32"]["value"]) > 0
+    rows = measured(None, "")
+    assert rows["fid_mobilenetv2"]["note"] == "no truth features of mobilenet_v2"
+    assert rows["niqe_refit32"]["note"] == "no model of training faces"
+    assert rows["psnr_rgb"]["note"] == "no ground truth"
 
 
 def test_set_of_small_or_single_images_has_reasons():

@@ -102,6 +102,15 @@ def test_good_is_good():
         (changed("steps", 0, "choices", 0, "shape", "disc"), "gaussian"),
         (changed("steps", 0, "kind", "blurr"), "blur"),
         (changed("steps", 4, None), "step 2 .down. is not followed by an up step"),
+        (
+            changed("steps", 1, {"kind": "learned", "model": "m"}),
+            r"step 2 .learned. must be the first",
+        ),
+        (changed("steps", 0, {"kind": "learned"}), "Field required"),
+        (changed("steps", 0, {"kind": "learned", "model": ""}), "at least 1 character"),
+        (changed("steps", 0, {"kind": "learned", "model": "m", "p": 0.5}), "1.0"),
+        (changed("steps", 0, {"kind": "learned", "model": "m", "truncation": 0}), "greater than 0"),
+        (changed("steps", 0, {"kind": "learned", "model": "m", "image": "both"}), "'clean'"),
         (changed("size", 4), "greater than or equal to 8"),
         (changed("colour", 4), "Extra inputs"),
     ],
@@ -122,6 +131,23 @@ def test_pulse_wants_one_even_factor(factor):
 def test_pulse_factor_must_fit(side, factor):
     with pytest.raises(ValueError, match=f"got factor {factor}, side {side}"):
         check_pulse_factor(side, factor)
+
+
+def test_a_recipe_says_whose_pairs_it_begins_with():
+    first = {"kind": "learned", "model": "m"}
+    assert Recipe.model_validate(changed("steps", 0, first)).learned == "m"
+    assert Recipe.model_validate(GOOD).learned is None
+    assert Recipe.model_validate({"size": 64, "steps": []}).learned is None
+
+
+def test_second_order_goes_on_like_the_first():
+    """DL-ST section 3.2.4: the same degradation on photographs and on generated faces."""
+    recipes = {name: Recipe.model_validate(PRESETS[name]) for name in PRESETS}
+    for name in ("second_order_64", "generated_64"):
+        assert recipes[name].steps[1:] == recipes["gfpgan_plain_64"].steps
+    assert recipes["gfpgan_plain"].steps == recipes["gfpgan_train"].steps[:5]  # D-13: no colour
+    assert recipes["generated_64"].steps[0].image == "clean"
+    assert recipes["learned_64"].steps == recipes["second_order_64"].steps[:1]
 
 
 def test_recipes_do_not_change():

@@ -43,12 +43,15 @@ def tiny(name):
     torch.manual_seed(0)
     model = module.build(settings)
     guide = {}
-    for role in row.helpers:
+    for role in row.roles:
         helper = load_method(HELPERS[role])
         both = set(SHARED) & set(helper.Settings.model_fields) & set(type(settings).model_fields)
         same = {key: getattr(settings, key) for key in both}
-        net = helper.build(load_settings(helper.Settings, {**helper.TINY, **same}))
-        guide[role] = net.eval().requires_grad_(False)
+        checked = load_settings(helper.Settings, {**helper.TINY, **same})
+        guide[role] = helper.build(checked).eval().requires_grad_(False)
+        if hasattr(helper, "build_discriminator"):  # as of a weights file that holds one
+            critic = helper.build_discriminator(checked).eval().requires_grad_(False)
+            guide[f"{role}_discriminator"] = critic
     perceptual = getattr(settings, "perceptual", None)
     if perceptual:
         guide["perceptual"] = Flat(getattr(module, "TAPS", {}).get(perceptual, ("any",)))
@@ -77,12 +80,13 @@ def test_row_and_module_agree(name):
     for export in ("Settings", "TINY", "build", output):
         assert hasattr(module, export), export
     assert hasattr(module, "make_trainer") == row.trained
-    assert row.role in ("method", "baseline", "helper")
+    assert hasattr(module, "pairs") == (row.role == "degrader")
+    assert row.role in ("method", "baseline", "helper", "degrader")
     assert row.data in ("paired", "unpaired", "faces", "none")
     assert (row.data == "none") == (not row.trained)
     assert row.title and row.paper
-    assert set(row.helpers) <= set(module.Settings.model_fields)
-    assert set(row.helpers) <= set(HELPERS), "name a method for the new role in HELPERS"
+    assert set(row.roles) <= set(module.Settings.model_fields)
+    assert set(row.roles) <= set(HELPERS), "name a method for the new role in HELPERS"
     assert set(row.assets) <= set(assets.catalogue())
     assert list(inspect.signature(module.build).parameters) == ["settings"]
     words = ["model", "degraded", "guide", "generator"]
@@ -120,12 +124,15 @@ def test_a_few_steps_change_every_network_and_stay_finite(name):
     for key, network in trainer.networks.items():
         for parameter, tensor in network.named_parameters():
             assert torch.isfinite(tensor).all(), f"{key}.{parameter}"
-        changed = [
-            parameter
-            for parameter, tensor in network.named_parameters()
-            if not torch.equal(tensor, before[key][parameter])
-        ]
-        share = len(changed) / len(list(network.parameters()))
+        changed, learning = (
+            {name for name, tensor in network.named_parameters() if test(name, tensor)}
+            for test in (
+                lambda name, tensor, key=key: not torch.equal(tensor, before[key][name]),
+                lambda _, tensor: tensor.requires_grad,
+            )
+        )
+        assert changed <= learning, f"{key}: frozen tensors change: {changed - learning}"
+        share = len(changed) / len(learning)
         assert share > 0.8, f"{key}: only {share:.0%} of the tensors learn"
     for key, network in guide.items():
         assert all(torch.equal(v, frozen[key][k]) for k, v in network.state_dict().items()), key
@@ -220,7 +227,7 @@ def test_every_setting_is_read(name):
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
-    roles = set(METHODS[name].helpers)  # settings that name another entry, read by the graph
+    roles = set(METHODS[name].roles)  # settings that name another entry, read by the graph
     unread = set(module.Settings.model_fields) - read - roles - LOOP_READS
     assert not unread
 

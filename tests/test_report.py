@@ -477,9 +477,14 @@ def test_panel_of_strengths_has_a_row_for_each_degradation(tmp_path):
         "models": {"m": "The same", "n": "The same"},
     }
     script = ROOT / "workflow_scripts" / "panel_of_strengths.py"
-    words = ["--spec", json.dumps(spec), "--results", tmp_path, "--out", tmp_path / "s.png"]
-    subprocess.run([sys.executable, script, *map(str, words)], check=True, cwd=ROOT)
+    words = ["--spec", json.dumps(spec), "--results", tmp_path, "--out"]
+    true = ["--table", tmp_path / "faces" / "d.csv", "--faces", tmp_path / "faces" / "d"]
+    for out, more in (("s.png", true), ("unknown.png", [])):
+        whole = [sys.executable, script, *words, tmp_path / out, *more]
+        subprocess.run([str(word) for word in whole], check=True, cwd=ROOT)
     sheet = pixels(tmp_path / "s.png")
+    # where nobody knows the true faces there is no column for them
+    assert sheet.shape[1] - pixels(tmp_path / "unknown.png").shape[1] == 128 + 8
 
     def places(colour):
         """Upper left corners of the tiles of this colour."""

@@ -25,6 +25,7 @@ LAYERS = (
     ("train",),
     ("restore", "convert"),
     ("report", "workflow", "prior"),
+    ("learned",),
     ("cli", "bench", "samples"),
     ("__main__",),
 )

@@ -20,7 +20,15 @@ from frcore import checkpoint, data, train
 from frcore.data import TrainingFaces
 
 HERE = Path(__file__).resolve().parent
-METHODS = ("fpn", "psfr_gan", "rdfr", "stylegan2", "stylegan2_encoder")
+METHODS = (
+    "fpn",
+    "psfr_gan",
+    "rdfr",
+    "stylegan2",
+    "stylegan2_encoder",
+    "dl_st_degradation",
+    "dl_st",
+)
 FACES = 18  # not a multiple of the batch: a batch reaches over the end of a pass
 
 
@@ -39,6 +47,7 @@ def work(tmp_path_factory):
         Image.fromarray(labels).save(work / f"labels/{i:03d}.png")
     run(work, "parser", entry_of("fpn", images=8), [])
     run(work, "prior", entry_of("stylegan2", images=8), [])
+    run(work, "twins", entry_of("dl_st_degradation", images=8), [])
     for method in METHODS:
         run(work, f"whole_{method}", entry_of(method), [])
     return work

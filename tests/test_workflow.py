@@ -22,6 +22,7 @@ pytestmark = pytest.mark.workflow
 
 TOY = "tests/toy.yaml"
 RUN = ("--cores", "2", "--configfile", TOY)
+MASKED = ("fpn", "psfr_gan")  # methods that read parsing maps
 STAGES = ("align_faces", "train_model", "score_faces")
 
 
@@ -59,22 +60,36 @@ def expected_jobs(config) -> dict[str, int]:
     """Jobs of a run, counted from its configuration alone."""
     run = config["run"]
     models, datasets, degradations = run["models"], run["datasets"], run["degradations"]
-    helpers = {config["models"][m].get("settings", {}).get("parser") for m in models} - {None}
-    trained = {m for m in [*models, *helpers] if "train" in config["models"][m]}
-    sources = {d for m in trained for d in config["models"][m]["train"]["datasets"]}
-    used = sources | set(datasets)
-    sets = len(datasets) * len(degradations)
+    waiting, trained = list(models), set()
+    while waiting:
+        name = waiting.pop()
+        entry = config["models"][name]
+        if "train" not in entry or name in trained:
+            continue
+        trained.add(name)
+        waiting += [entry["settings"].get(role) for role in ("parser", "prior")]
+        steps = [config["degradations"][g]["steps"] for g in entry["train"].get("degradations", [])]
+        waiting += [first["model"] for first, *_ in steps if first["kind"] == "learned"]
+        waiting = [name for name in waiting if name]
+    entries = {name: config["models"][name] for name in trained}
+    sources = {d for entry in entries.values() for d in entry["train"]["datasets"]}
+    masked = [e["train"]["datasets"] for e in entries.values() if e["method"] in MASKED]
+    own = {d: config["datasets"][d].get("low_quality") for d in datasets}
+    good = {config["datasets"][d]["reference"] if own[d] else d for d in datasets}
+    shown = {g for d in datasets for g in ([own[d]] if own[d] else degradations)}
+    used = sources | set(datasets) | good
+    sets = sum(1 if own[d] else len(degradations) for d in datasets)
     return {
         "align_faces": sum(config["datasets"][d]["shards"] for d in used),
         "join_faces": len(used),
-        "parse_faces": len(sources),
+        "parse_faces": len({d for names in masked for d in names}),
         "train_model": len(trained),
         "degrade_faces": sets,
-        "truth_features": len(datasets),
+        "truth_features": len(good),
         "restore_faces": len(models) * sets,
         "score_faces": len(models) * sets,
         "panel": sets,
-        "contact_sheet": len(degradations),
+        "contact_sheet": len(shown),
         "join_scores": 1,
         "comparison": 1,
         "plot_scores": 1,
@@ -92,6 +107,20 @@ def without_fetching(jobs):
 def test_default_run_has_the_expected_jobs(snakemake, bare):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     assert without_fetching(counts(snakemake(bare, "--cores", 2, "-n"))) == expected_jobs(config)
+
+
+def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["run"] |= {
+        "models": ["bicubic", "psfrgan_64_learned", "dl_st_64", "rdfr_64"],
+        "datasets": ["digiface", "orl_small"],
+        "degradations": ["gfpgan_plain_64", "small_64"],
+    }
+    path = write_yaml(tmp_path / "all.yaml", **config)
+    jobs = without_fetching(counts(snakemake(bare, "--cores", 2, "-n", "--configfile", path)))
+    assert jobs == expected_jobs(config)
+    # the restorers, the parser, the prior and the degradation model
+    assert (jobs["train_model"], jobs["score_faces"], jobs["contact_sheet"]) == (6, 12, 2)
 
 
 def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path):
@@ -134,6 +163,41 @@ def test_model_that_starts_from_another_trains_both(snakemake, bare, tmp_path):
     assert jobs["train_model"] == 2 and jobs["restore_faces"] == 3
 
 
+def test_faces_of_low_quality_are_planned_without_truth(snakemake, bare, tmp_path):
+    run = {"models": ["bicubic"], "datasets": ["orl_small", "orl"], "figures": []}
+    over = write_yaml(tmp_path / "over.yaml", run=run)
+    process = snakemake(bare, "--cores", 2, "-n", "-p", "--configfile", over)
+    jobs = counts(process)
+    assert jobs["degrade_faces"] == jobs["score_faces"] == jobs["panel"] == 3 + 1
+    assert jobs["contact_sheet"] == 4
+    assert jobs["truth_features"] == 2  # orl's own, and digiface's for orl_small
+    words = {
+        script: [
+            line
+            for line in process.stdout.splitlines()
+            if f"/{script}.py" in line and "orl_small/small_64" in line
+        ]
+        for script in ("score_faces", "make_panel")
+    }
+    [scores], [picture] = words.values()
+    assert "--features 'results/truth/digiface.npz' --reference digiface" in scores
+    assert "--table" not in scores and "--faces" not in scores and "--table" not in picture
+
+
+def test_a_learned_degradation_is_trained_first(snakemake, bare, tmp_path):
+    over = write_yaml(tmp_path / "over.yaml", run={"models": ["bicubic", "dl_st_64"]})
+    process = snakemake(bare, "--cores", 2, "-n", "-p", "--configfile", over)
+    assert counts(process)["train_model"] == 3  # prior, degradation, restorer
+    lines = [line for line in process.stdout.splitlines() if "train_model.py" in line]
+    [restorer] = [line for line in lines if "--name dl_st_64 " in line]
+    assert "--degrader dl_64='results/models/dl_64/weights.safetensors'" in restorer
+    assert "--helper prior='results/models/stylegan2-64/weights.safetensors'" in restorer
+    restoring = [line for line in process.stdout.splitlines() if "restore_faces.py" in line]
+    restoring = [line for line in restoring if "--name dl_st_64 " in line]
+    assert restoring
+    assert not [line for line in restoring if "stylegan2-64" in line.split("--weights", 1)[1]]
+
+
 def test_slurm_profile_needs_no_slurm_to_plan(snakemake, bare, tmp_path):
     for tool in ("bash", "sh", "env", "which", "git", "uname", "rm"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
@@ -160,6 +224,7 @@ def wrong(key, value):
         ("datasets.digiface.samples", 0, ["datasets.digiface.samples", "greater", "got 0"]),
         ("models.toy_psfrgan.method", "psfr", ["models.toy_psfrgan.method", "'psfr_gan'"]),
         ("models.toy_psfrgan.settings.hiden", 4, ["settings.hiden", "did you mean 'hidden'"]),
+        ("run.degradations", ["second_order_64"], ["second_order_64 makes true faces of its own"]),
         ("run.protocol", "fces64", ["'fces64'", "did you mean 'faces64'"]),
         (
             "datasets.digiface",
@@ -264,6 +329,31 @@ def test_tables_figures_and_report_are_there(toy):
     )
     assert not outside
     assert not re.search(r"<(script|link|iframe)[^>]*(src|href)", page)
+
+
+def test_faces_without_truth_have_rows_with_reasons(clone, snakemake, resources, tmp_path):
+    folder = clone(tmp_path / "project")
+    shutil.copytree(resources("orl") / "orl", folder / "resources" / "orl", copy_function=os.link)
+    few = {"limit": 100, "shards": 1}
+    over = write_yaml(
+        tmp_path / "over.yaml",
+        run={"datasets": ["orl_small"], "models": ["bicubic"], "published": []},
+        datasets={"orl": few, "orl_small": few | {"reference": "orl"}},
+    )
+    process = snakemake(folder, *RUN, over)
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
+    rows = {row["metric"]: row for row in read_scores(folder)}
+    assert {(row["dataset"], row["degradation"]) for row in rows.values()} == {
+        ("orl_small", "small_64")
+    }
+    for name in ("psnr_rgb", "ssim_rgb", "id_dlib", "iprecision_dlib_k4", "lpips_alex_v0.1"):
+        assert (rows[name]["value"], rows[name]["n"]) == ("", "0")
+        assert rows[name]["note"].startswith("no ground truth")
+    fid = rows["fid_mobilenetv2"]
+    assert 0 < float(fid["ci_low"]) <= float(fid["value"]) <= float(fid["ci_high"])
+    assert fid["note"].startswith(f"orl n = {fid['n']}; ")  # the same people, as good photographs
+    assert (folder / "results" / "report.html").read_text().count("no truth") >= 1
+    assert not (folder / "results" / "truth" / "orl_small.npz").exists()
 
 
 def test_second_run_has_nothing_to_do(toy, snakemake):

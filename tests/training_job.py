@@ -28,6 +28,13 @@ RECIPE = Recipe.model_validate(
         ],
     }
 )
+# half of the batches of two methods: pairs of the tiny degradation model in WORK/twins
+PAIRS = Recipe.model_validate(
+    {
+        "size": 32,
+        "steps": [{"kind": "learned", "model": "twins"}, {"kind": "noise", "std_255": [0, 15]}],
+    }
+)
 MORE = {
     "fpn": {"labels": 4},
     "psfr_gan": {"labels": 4, "style": False, "parser": "parser"},
@@ -36,7 +43,23 @@ MORE = {
     # every lazy step, and the augmentation's strength, on both sides of an interruption
     "stylegan2": {"size": 32, "r1_every": 3, "path_every": 2, "ada_target": 0.6, "ada_images": 60},
     "stylegan2_encoder": {"size": 32, "prior": "prior", "perceptual_weight": 0.0},
+    "dl_st_degradation": {
+        "size": 32,
+        "prior": "prior",
+        "perceptual_weight": 0.0,
+        "r1_every": 3,
+        "learning_rate": 1e-3,
+    },
+    # a period of the learning rate ends on the way
+    "dl_st": {
+        "size": 32,
+        "prior": "prior",
+        "perceptual_weight": 0.0,
+        "r1_every": 3,
+        "restart_images": 20,
+    },
 }
+RECIPES = {"paired": ["tiny"], "unpaired": ["tiny"]}  # by the data that a method takes
 
 
 def entry_of(method: str, **train_settings) -> Model:
@@ -49,7 +72,10 @@ def entry_of(method: str, **train_settings) -> Model:
         settings=settings,
         train={
             "datasets": ["random"],
-            "degradations": ["tiny"] if METHODS[method].data == "paired" else [],
+            "degradations": [
+                *RECIPES.get(METHODS[method].data, []),
+                *(["pairs"] if method in ("dl_st", "psfr_gan") else []),
+            ],
             "images": 48,
             "batch": 4,
             "ema_images": 20,
@@ -60,20 +86,23 @@ def entry_of(method: str, **train_settings) -> Model:
     )
 
 
-def samples_of(work: Path) -> list[Sample]:
-    """The faces in WORK/faces with their label maps."""
-    return [Sample(p.stem, p, work / "labels" / p.name) for p in sorted((work / "faces").iterdir())]
+def samples_of(work: Path, labels: bool = True) -> list[Sample]:
+    """The faces in WORK/faces, with their label maps or without."""
+    faces = sorted((work / "faces").iterdir())
+    return [Sample(p.stem, p, work / "labels" / p.name if labels else None) for p in faces]
 
 
 def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) -> Path:
     """Train `entry`; state in WORK/NAME/state, results in WORK/NAME."""
     torch.set_num_threads(1)
-    roles = METHODS[entry.method].helpers
+    roles = METHODS[entry.method].roles
+    twins = {"twins": work / "twins" / "weights.safetensors"}
     train.train_model(
         name="entry",
         entry=entry,
-        samples={"random": samples_of(work)},
-        recipes={"tiny": RECIPE},
+        samples={"random": samples_of(work, METHODS[entry.method].needs_labels)},
+        recipes={"tiny": RECIPE, "pairs": PAIRS},
+        degraders=twins if "pairs" in entry.train.degradations else {},
         helpers={role: work / role / "weights.safetensors" for role in roles},
         assets={},
         out=work / name,

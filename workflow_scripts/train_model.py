@@ -13,6 +13,7 @@ parser.add_argument("--name", required=True)
 parser.add_argument("--spec", required=True, type=json.loads)
 parser.add_argument("--results", required=True, type=Path)
 parser.add_argument("--helper", action="append", default=[], help="ROLE=WEIGHTS")
+parser.add_argument("--degrader", action="append", default=[], help="ENTRY=WEIGHTS")
 parser.add_argument("--asset", action="append", default=[], help="NAME=FILE")
 parser.add_argument("--threads", required=True, type=int)
 parser.add_argument("--save-images", required=True, type=int)
@@ -23,6 +24,8 @@ parser.add_argument("--out", required=True, type=Path)
 a = parser.parse_args()
 
 torch.set_num_threads(a.threads)
-helpers, assets = pairs(a.helper), pairs(a.asset)
+helpers, degraders, assets = pairs(a.helper), pairs(a.degrader), pairs(a.asset)
 often = {"save_images": a.save_images, "sample_images": a.sample_images}
-train_from_spec(a.name, a.spec, a.results, helpers, assets, a.state, a.out, often, a.device)
+train_from_spec(
+    a.name, a.spec, a.results, helpers, assets, a.state, a.out, often, a.device, degraders
+)  # fmt: skip

@@ -24,7 +24,8 @@ parser.add_argument("--out", required=True, type=Path)
 a = parser.parse_args()
 
 torch.set_num_threads(1)  # jobs run side by side
-test = face_files(a.table, a.faces, "test", a.limit)
+only_train = a.protocol.reference == "train"
+test = face_files(a.table, a.faces, "test", a.limit, allow_none=only_train)
 train = face_files(a.table, a.faces, "train", allow_none=True)
 people = {row["id"]: row["person"] for row in read_table(a.table)}
 frame, parts = (a.frame["crop_scale"], a.frame["crop_shift"]), assets.present(a.resources)

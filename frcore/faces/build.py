@@ -187,7 +187,7 @@ def join_shards(
     faces = sorted(_read_tables(csvs), key=lambda row: row["id"])
     quarantine = sorted(_read_tables(quarantines), key=lambda row: row["id"])
     for row in faces:
-        row["split"] = split_of(name, row["person"], dataset.split, seed)
+        row["split"] = split_of(dataset.split.like or name, row["person"], dataset.split, seed)
     with atomic_output(out_csv) as part, _table(part, FACE_COLUMNS) as table:
         table.writerows(faces)
     with atomic_output(out_quarantine) as part, _table(part, QUARANTINE_COLUMNS) as table:

@@ -20,6 +20,7 @@ from frcore.metrics import fidelity, noreference, perception, semantics, sets
 from frcore.registry_metrics import METRICS
 
 FEW_IMAGES = 2048  # below, a Frechet distance is far too high: pytorch-fid's own advice
+NO_TRUTH = "no ground truth"
 NIQE_BLOCKS = "niqe_refit32"  # key of NIQE's block features among those of the nets
 IDENTITY = "dlib_resnet"  # the net whose features of a set are its descriptors of aligned frames
 
@@ -286,12 +287,14 @@ def score_set(
     metrics: Sequence[str],
     seed: int = 0,
     n_draws: int = 100,
+    reference: str = "",
 ) -> list[dict]:
     """Rows {metric, value, n, ci_low, ci_high, note}, one for each of `metrics`.
 
     ids, features: of the restored images, from `set_features`. truth: of `truth_features`, or with
-    only `statistics` (a published file). The 95 % intervals come from `n_draws` new samples of the
-    restored images.
+    only `statistics` (a published file). reference: name of `truth` where it is not the truth of
+    these images, but good faces of others; metrics of identities are then empty. The 95 % intervals
+    come from `n_draws` new samples of the restored images.
     Raises ValueError for unknown or image metrics, or counts that differ.
     """
     for metric in _known(metrics):
@@ -301,9 +304,13 @@ def score_set(
         if len(values) != len(ids):
             raise ValueError(f"{len(ids)} ids for {len(values)} features of {net}")
     by_identity = [metric for metric in metrics if metric in _IDENTITY_SETS]
-    rows = _score_identities(by_identity, ids, features, truth, seed, n_draws)
+    if reference:
+        rows = {m: _set_row(m, None, 0, (None, None), NO_TRUTH) for m in by_identity}
+    else:
+        rows = _score_identities(by_identity, ids, features, truth, seed, n_draws)
+    name = reference or "truth"
     return [
-        rows.get(metric) or _score_one_set(metric, ids, features, truth, seed, n_draws)
+        rows.get(metric) or _score_one_set(metric, ids, features, truth, seed, n_draws, name)
         for metric in metrics
     ]
 
@@ -384,7 +391,7 @@ def _no_identity(metric, ids, features, truth) -> str:
     return ""
 
 
-def _score_one_set(metric, ids, features, truth, seed, n_draws) -> dict:
+def _score_one_set(metric, ids, features, truth, seed, n_draws, name) -> dict:
     def empty(reason: str) -> dict:
         return _set_row(metric, None, 0, (None, None), reason)
 
@@ -408,16 +415,16 @@ def _score_one_set(metric, ids, features, truth, seed, n_draws) -> dict:
             return empty(f"truth has statistics of {net} only, no features")
         value = sets.kernel_distance(features[net], truth.features[net])
         interval = sets.kernel_interval(features[net], truth.features[net], seed, n_draws)
-        return _set_row(metric, value, len(ids), interval, f"truth n = {len(truth.ids)}")
+        return _set_row(metric, value, len(ids), interval, f"{name} n = {len(truth.ids)}")
     if net in truth.features:
         reference = sets.factor(truth.features[net])
     else:
         reference = sets.factor_from_statistics(*truth.statistics[net])
     value = sets.frechet_from_factors(*sets.factor(features[net]), *reference)
     interval = sets.frechet_interval(features[net], *reference, seed, n_draws)
-    note = f"truth n = {len(truth.ids)}" if truth.ids else "truth: statistics file"
+    note = f"{name} n = {len(truth.ids)}" if truth.ids else f"{name}: statistics file"
     if len(ids) < FEW_IMAGES:
-        note += f"; n < {FEW_IMAGES}: too high, compare only at equal n and equal truth"
+        note += f"; n < {FEW_IMAGES}: too high, compare only at equal n and equal {name}"
     return _set_row(metric, value, len(ids), interval, note)
 
 
@@ -442,7 +449,7 @@ def _missing(metric: str, size: tuple[int, int], has_truth: bool, nets: Mapping)
     row = METRICS[metric]
     absent = [asset for asset in row.assets if asset not in nets]
     if row.needs_truth and not has_truth:
-        return "no ground truth"
+        return NO_TRUTH
     if min(size) < row.min_side:
         return f"image {size[1]}x{size[0]} is smaller than {row.min_side} px"
     if absent:

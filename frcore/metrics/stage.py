@@ -55,8 +55,8 @@ def write_truth(
 def write_scores(
     status: Sequence[Mapping[str, str]],
     restored: Path,
-    truth: Mapping[str, Path],
-    features: Path,
+    truth: Mapping[str, Path] | None,
+    features: Path | None,
     protocol: Protocol,
     assets: Mapping[str, Path],
     crop_scale: float,
@@ -65,13 +65,14 @@ def write_scores(
     out_images: Path,
     out_sets: Path,
     device: str | torch.device = "cpu",
+    reference: str = "",
 ) -> None:
     """Scores of one restored set: `out_images` (a row an image and metric), `out_sets`.
 
     status: rows id, status, reason of the restore stage; a face that failed has rows without a
-    value
-    and its reason. truth: {id: PNG}; raises KeyError for an id without truth. features: of
-    `write_truth`.
+    value and its reason. truth: {id: PNG}; raises KeyError for an id without truth; None where
+    nobody knows the true faces. features: of `write_truth`; without a truth those of the dataset
+    `reference`, or None.
     """
     image_metrics, set_metrics = _of_kind(protocol, "image"), _of_kind(protocol, "set")
     nets = score.load_nets(assets, protocol.metrics, device)
@@ -80,7 +81,7 @@ def write_scores(
     for start in range(0, len(done), PART):
         ids = done[start : start + PART]
         images = _read([restored / f"{name}.png" for name in ids], protocol)
-        true = _read([truth[name] for name in ids], protocol)
+        true = None if truth is None else _read([truth[name] for name in ids], protocol)
         rows += score.score_images(images, true, ids, image_metrics, nets, crop_scale, crop_shift)
         features_of = score.set_features(images, set_metrics, nets, crop_scale, crop_shift)
         for key, values in features_of.items():
@@ -96,10 +97,11 @@ def write_scores(
     sets = score.score_set(
         done,
         {key: np.concatenate(parts) for key, parts in found.items()},
-        score.TruthFeatures.load(features),
+        None if features is None else score.TruthFeatures.load(features),
         set_metrics,
         seed,
         min(protocol.bootstrap, 100),
+        reference,
     )
     _write(out_sets, ("metric", "value", "n", "ci_low", "ci_high", "note"), sets)
 

@@ -291,13 +291,15 @@ class Synthesis(nn.Module):
         noise: str | Sequence[torch.Tensor | None] = "random",
         edit: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
         features: dict[int, torch.Tensor] | None = None,
+        leave: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """ws N x L x D -> image N x 3 x R x R.
 
         noise: "random" (fresh), "fixed" (the buffers), "none", or the maps themselves, so that two
         generators can share them. edit(side, x): what becomes of the features behind the up-
         convolution of each side (behind the constant's at 4). features: a dict that is filled with
-        {side: features behind the last convolution of that side}.
+        {side: features behind the last convolution of that side}. leave(side, x): what becomes of
+        those on their way to the next side; the image of this side does not see it.
         Raises ValueError for a wrong shape or number of noise maps.
         """
         if ws.ndim != 3 or ws.shape[1] != 2 * len(self.blocks):
@@ -318,6 +320,8 @@ class Synthesis(nn.Module):
             image = rgb if image is None else upsample2(image) + rgb
             if features is not None:
                 features[side] = x
+            if leave is not None:
+                x = leave(side, x)
         return image
 
 

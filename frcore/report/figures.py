@@ -157,6 +157,30 @@ def _save(figure, out_png, out_svg=None) -> None:
             figure.savefig(out_svg, metadata={"Date": None})
 
 
+def plot_degradation(sets: Mapping[str, Mapping], out_png: str | Path) -> None:
+    """Power spectra, and histograms of luma and colour, of several sets of faces: a line a set.
+
+    sets: {name: frequency, power, luma, colour} of learned.statistics.
+    """
+    figure = _figure(9.6, 3.0)
+    axes = figure.subplots(1, 3)
+    for index, (name, values) in enumerate(sets.items()):
+        style = {"color": COLOURS[index % 6], "lw": 1.6, "label": name}
+        axes[0].plot(values["frequency"], values["power"], **style)
+        for axis, key in zip(axes[1:], ("luma", "colour")):
+            bins = len(values[key])
+            axis.plot([(i + 0.5) / bins for i in range(bins)], values[key], **style)
+    axes[0].set(xscale="log", yscale="log", xlabel="cycles per image", title="Power of luma")
+    axes[1].set(xlabel="luma", title="Share of pixels")
+    axes[2].set(xlabel="largest channel less smallest", title="Share of pixels")
+    for axis in axes:
+        axis.title.set_size(9)
+        axis.grid(color="0.9", lw=0.8)
+        axis.tick_params(length=0)
+    axes[2].legend(fontsize=8, frameon=False)
+    _save(figure, out_png, None)
+
+
 TILE = 128  # smallest side of a picture in a panel
 TILE_MAX = 320  # larger faces are reduced to this, or a page of 512 px faces would weigh 100 MB
 GAP = 8

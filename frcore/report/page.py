@@ -141,7 +141,7 @@ def _facts_html(config: Config, ours: pd.DataFrame, rejected: Mapping) -> str:
     facts = [
         (len(config.run.models), "models"),
         (len(config.run.datasets), "datasets"),
-        (len(config.run.degradations), "degradations"),
+        (len(config.first_shown()), "degradations"),
         (len(set(ours["metric"])), "metrics"),
         (max(counts, default=0), "test faces, at most"),
         (missing, "scores missing"),
@@ -180,7 +180,7 @@ def _run_html(config: Config, protocol: Protocol, name: str, command: str) -> st
         ),
         ("Models", ", ".join(f"<code>{_esc(m)}</code>" for m in config.run.models)),
         ("Datasets", ", ".join(f"<code>{_esc(d)}</code>" for d in config.run.datasets)),
-        ("Degradations", ", ".join(f"<code>{_esc(d)}</code>" for d in config.run.degradations)),
+        ("Degradations", ", ".join(f"<code>{_esc(d)}</code>" for d in config.first_shown())),
     ]
     if command:
         rows.append(("Run again", f"<code>{_esc(command)}</code>"))
@@ -286,6 +286,9 @@ def _datasets_html(config: Config, faces: Mapping, rejected: Mapping) -> str:
             counts += [f"{splits[split]:,}" for split in ("train", "val", "test")]
         left = f"{len(rejected[name]):,}" if name in rejected else "–"
         what = f"{entry.source}, {entry.size} px" + ", aligned before" * entry.aligned
+        if entry.low_quality:
+            compared = f", sets compare with {entry.reference}" if entry.reference else ""
+            what += f"; low quality ({entry.low_quality}), no truth{compared}"
         rows.append((_esc(name), what, *counts, left, _esc(entry.licence)))
     head = [
         "Dataset",
@@ -311,7 +314,7 @@ def _datasets_html(config: Config, faces: Mapping, rejected: Mapping) -> str:
 
 def _degradations_html(config: Config, sheets: Mapping) -> str:
     text = ""
-    for name in config.run.degradations:
+    for name in config.first_shown():
         recipe = config.degradations[name]
         steps = "".join(_step_html(step.model_dump(mode="json")) for step in recipe.steps)
         about = ". ".join(

@@ -17,8 +17,7 @@ def join_run(config: Config, out: Path) -> None:
         [
             results / "scores" / model / dataset / f"{degradation}.csv"
             for model in run.models
-            for dataset in run.datasets
-            for degradation in run.degradations
+            for dataset, degradation in config.test_sets()
         ],
         {name: model_facts(config, name) for name in run.models},
         load_protocol(run.protocol),
@@ -89,8 +88,8 @@ def report_run(config: Config, out: Path) -> None:
         cards={name: results / "models" / name / "weights.json" for name in trained},
         sheets={
             name: path
-            for name in run.degradations
-            if (path := figures / "degradations" / run.datasets[0] / f"{name}.png").is_file()
+            for name, dataset in config.first_shown().items()
+            if (path := figures / "degradations" / dataset / f"{name}.png").is_file()
         },
         figures={
             "scores": [
@@ -100,11 +99,14 @@ def report_run(config: Config, out: Path) -> None:
             "panels": [
                 (
                     figures / "panels" / dataset / f"{degradation}.png",
-                    f"{dataset}, {degradation}: {run.panel} test faces, degraded, "
-                    "restored by each model, and true.",
+                    f"{dataset}, {degradation}: {run.panel} test faces, "
+                    + (
+                        "as they are and restored by each model."
+                        if config.datasets[dataset].low_quality
+                        else "degraded, restored by each model, and true."
+                    ),
                 )
-                for dataset in run.datasets
-                for degradation in run.degradations
+                for dataset, degradation in config.test_sets()
             ]
             + [
                 (figures / "strengths" / f"{name}.png", config.figures[name].title or name)
@@ -115,8 +117,7 @@ def report_run(config: Config, out: Path) -> None:
                 *(
                     (
                         results / "models" / name / "samples.png",
-                        f"{titles[name]} at the end of training: degraded, restored and true faces "
-                        "of the training set.",
+                        f"{titles[name]} at the end of training: {_SHOWN[_kind(config, name)]}.",
                     )
                     for name in trained
                 ),
@@ -127,6 +128,21 @@ def report_run(config: Config, out: Path) -> None:
         licences=results / "tables" / "licences.md",
         command="snakemake --cores 2",
     )
+
+
+# what samples.png of a trained entry has
+_SHOWN = {
+    "restores": "degraded, restored and true faces of the training set",
+    "makes faces": "faces that it makes",
+    "makes pairs": "clean faces that it makes, and below each its degraded twin",
+}
+
+
+def _kind(config: Config, name: str) -> str:
+    row = METHODS[config.models[name].method]
+    if row.role == "degrader":
+        return "makes pairs"
+    return "makes faces" if row.generative else "restores"
 
 
 def _trained(config: Config) -> list[str]:
