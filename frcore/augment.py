@@ -64,15 +64,43 @@ def colour_and_translation(images: torch.Tensor) -> torch.Tensor:
     x = (x - grey) * uniform(0, 2) + grey
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * uniform(0.5, 1.5) + mean
-    # a window of the picture in a frame of zeros: a gather, so that it is deterministic everywhere
     reach_y, reach_x = round(h / 8), round(w / 8)
-    x = torch.nn.functional.pad(x, (reach_x, reach_x, reach_y, reach_y))
-    rows = torch.randint(0, 2 * reach_y + 1, (n, 1), device=x.device)
-    columns = torch.randint(0, 2 * reach_x + 1, (n, 1), device=x.device)
-    rows = (rows + torch.arange(h, device=x.device))[:, None, :, None]
-    columns = (columns + torch.arange(w, device=x.device))[:, None, None, :]
-    index = (rows * x.shape[3] + columns).flatten(2).expand(-1, x.shape[1], -1)
-    return x.flatten(2).gather(2, index).view_as(images)
+    framed = torch.nn.functional.pad(x, (reach_x, reach_x, reach_y, reach_y))
+    return _window(framed, reach_y, reach_x)
+
+
+def shift(images: torch.Tensor, reach: int) -> torch.Tensor:
+    """Each image moved by whole pixels, -`reach` to `reach` in x and y, reflected at its borders.
+
+    N x C x H x W -> the same shape, its values copied. Raises ValueError for a reach that is not
+    within 0 and half the shorter side.
+    """
+    h, w = images.shape[2:]
+    if not 0 <= reach <= min(h, w) // 2:
+        raise ValueError(f"shift: expected 0 to {min(h, w) // 2} px, got {reach}")
+    rows, columns = (_reflected(side, reach, images.device) for side in (h, w))
+    return _window(images[:, :, rows][:, :, :, columns], reach, reach)
+
+
+def _reflected(side: int, reach: int, device) -> torch.Tensor:
+    """Places 0 ... side - 1 with `reach` more on both ends, mirrored at the outermost pixels."""
+    places = torch.arange(-reach, side + reach, device=device).abs()
+    return side - 1 - (side - 1 - places).abs()
+
+
+def _window(framed: torch.Tensor, reach_y: int, reach_x: int) -> torch.Tensor:
+    """A window of each image, as large as it is without its frame, at a place drawn at random.
+
+    A gather, so that it is deterministic everywhere and has a second derivative.
+    """
+    n, c, height, width = framed.shape
+    h, w = height - 2 * reach_y, width - 2 * reach_x
+    rows = torch.randint(0, 2 * reach_y + 1, (n, 1), device=framed.device)
+    columns = torch.randint(0, 2 * reach_x + 1, (n, 1), device=framed.device)
+    rows = (rows + torch.arange(h, device=framed.device))[:, None, :, None]
+    columns = (columns + torch.arange(w, device=framed.device))[:, None, None, :]
+    index = (rows * width + columns).flatten(2).expand(-1, c, -1)
+    return framed.flatten(2).gather(2, index).view(n, c, h, w)
 
 
 # ----- random matrices (appendix B)

@@ -14,7 +14,10 @@ Where the paper is taken otherwise than printed, or leaves something open:
 - red and green see the same noise maps, or hair and skin would differ in every pair; one z a face,
   no style mixing. All of green's weights learn, those of its styles and noise included.
 - R1 with the prior's gamma, no path length. Truncation 1 in training, 0.8 when pairs are made.
-- real faces are mirrored at random, as those that the prior learnt from (`mirror`).
+- real faces are mirrored at random, as those that the prior learnt from (`mirror`). A few hundred
+  are few for a discriminator (the paper has 30,000): it learns them by heart and asks for their
+  backgrounds before it asks for blur. It can be shown all images, real or made, moved at random by
+  whole pixels, which leaves colour, blur and grain as they are (`shift`).
 
 N batch, R side, D length of z and w. Images of the networks are in [-1, 1].
 """
@@ -27,6 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from frcore.augment import shift
 from frcore.config import Strict
 from frcore.losses import descend, logistic_d, logistic_g, r1_penalty
 from frcore.nets.stylegan2 import Generator, Synthesis, lazy_adam
@@ -56,6 +60,7 @@ class Settings(Strict):
     r1_gamma_weight: float = 10.0  # gamma of R1
     r1_every: int = 16  # steps
     mirror: bool = True  # flip half of the real faces
+    shift: int = 0  # px by which the discriminator's images are moved at most; for small sets
     score_samples: int = 1000  # for the curve of Frechet distances to the real faces
 
 
@@ -143,6 +148,8 @@ class Trainer:
             raise ValueError(
                 f"frozen_blocks: expected 0 to {len(critic.blocks)}, got {s.frozen_blocks}"
             )
+        if not 0 <= s.shift <= s.size // 2:
+            raise ValueError(f"shift: expected 0 to {s.size // 2} px, got {s.shift}")
         try:
             model.start(prior)
         except RuntimeError as error:
@@ -180,18 +187,18 @@ class Trainer:
             losses["perceptual"] = self.content(y_hat, y)
             total = total + s.perceptual_weight * losses["perceptual"]
         self._learn(False)
-        losses["adversarial"] = logistic_g(d(y_hat))  # Eq. 4
+        losses["adversarial"] = logistic_g(d(self._seen(y_hat)))  # Eq. 4
         total = total + s.adversarial_weight * losses["adversarial"]
         if batch["images_seen"] >= s.adversarial_from:
             descend(self.optimizers["model"], total)
         self._learn(True)
 
         # ----- discriminator
-        losses["discriminator"] = logistic_d(d(real), d(y_hat.detach()))
+        losses["discriminator"] = logistic_d(d(self._seen(real)), d(self._seen(y_hat.detach())))
         descend(self.optimizers["discriminator"], losses["discriminator"])
         if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
             real = real.detach().requires_grad_(True)
-            losses["r1"] = r1_penalty(real, d(real))
+            losses["r1"] = r1_penalty(real, d(self._seen(real)))
             descend(
                 self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * losses["r1"]
             )
@@ -201,6 +208,9 @@ class Trainer:
         """Eq. 3: mean square of phi(y^ shrunk) - phi(y shrunk), by averaging to 16 x 16 px."""
         [found], [wanted] = (self.perceptual(shrunk(x) / 2 + 0.5).values() for x in (y_hat, y))
         return F.mse_loss(found, wanted)
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        return shift(images, self.settings.shift) if self.settings.shift else images
 
     def _learn(self, on: bool) -> None:
         for parameter in self.learning:
