@@ -4,7 +4,6 @@ Each verb is one function; heavy imports are inside, so that `frcore --help` is 
 """
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -751,9 +750,6 @@ def _number(value) -> str:
 
 
 def _write_csv(path: Path, rows: list[dict], columns: list[str]) -> None:
-    from frcore.images import atomic_output
+    from frcore.tables import write_table
 
-    with atomic_output(path) as part, part.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns, rows)

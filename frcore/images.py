@@ -110,6 +110,11 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, format="PNG", compress_level=4)
 
 
+def read_images(paths: Sequence[str | Path]) -> torch.Tensor:
+    """Our own image files of one size -> N x 3 x H x W in [0, 1]."""
+    return to_float(np.stack([read_image(path) for path in paths]))
+
+
 def to_float(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     """uint8 N x H x W x 3 (or H x W x 3) -> float32 N x 3 x H x W in [0, 1]."""
     tensor = torch.as_tensor(np.array(pixels) if isinstance(pixels, np.ndarray) else pixels)

@@ -7,7 +7,6 @@ the clean ones: what a written degradation would have made of the same faces.
 N images, R side. Images are in [0, 1].
 """
 
-import csv
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,16 +19,16 @@ from frcore.config import Model
 from frcore.data import Sample, TrainingFaces
 from frcore.degrade import degrade_batch, draw, luma
 from frcore.faces.build import face_files
-from frcore.images import atomic_output, to_uint8, write_image
+from frcore.images import to_uint8, write_image
 from frcore.metrics import score
 from frcore.metrics.sets import frechet_distance
 from frcore.recipes import Recipe
 from frcore.report.figures import plot_degradation
 from frcore.restore import load_model
 from frcore.seeds import numpy_generator, seed_for
+from frcore.tables import ASSESSMENT, text, write_table
 from frcore.train import pairs_picture
 
-COLUMNS = ("model", "what", "dataset", "metric", "value", "n", "ci_low", "ci_high", "note")
 TRUNCATION = 0.8
 PAIRS = 500  # at most; as many as there are real faces
 FID, IDENTITY = "fid_mobilenetv2", "id_dlib"
@@ -66,9 +65,9 @@ def assess(
     out.mkdir(parents=True, exist_ok=True)
 
     def add(what, metric, value, note="", low=None, high=None):
-        values = [_short(value), n, _short(low), _short(high), note]
-        rows.append(dict(zip(COLUMNS, [name, what, dataset, metric, *values])))
-        log(f"{what}: {metric} {_short(value) or note}")
+        line = (name, what, dataset, metric, value, n, low, high, note)
+        rows.append(dict(zip(ASSESSMENT, line, strict=True)))
+        log(f"{what}: {metric} {text(value, 6) or note}")
 
     # ----- closeness to the real faces
     nets = score.load_nets(assets, [FID, IDENTITY], device)
@@ -98,10 +97,7 @@ def assess(
     write_image(out / "pairs.png", to_uint8(picture)[0])
     shown = {key: statistics(images) for key, images in sets.items()}
     plot_degradation(shown, out / "degradation.png")
-    with atomic_output(out / "scores.csv") as part, part.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out / "scores.csv", ASSESSMENT, rows, 6)
 
 
 def assess_from_faces(

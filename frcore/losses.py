@@ -3,6 +3,8 @@
 N batch, C channels, H W image, L rows of W+, D length of w.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
@@ -13,6 +15,15 @@ def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+
+
+def perceptual_of(guide: Mapping, weight: float):
+    """The perceptual net of a trainer's `guide`, None for weight 0; ValueError if it is missing."""
+    if not weight:
+        return None
+    if guide.get("perceptual") is None:
+        raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
+    return guide["perceptual"]
 
 
 def logistic_d(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -37,6 +48,27 @@ def r1_penalty(real: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     return _full(gradient).square().sum((1, 2, 3)).mean()
+
+
+def lazy_r1(
+    optimizer: torch.optim.Optimizer,
+    d: Callable[[torch.Tensor], torch.Tensor],
+    real: torch.Tensor,
+    gamma: float,
+    every: int,
+    step: int,
+) -> dict[str, torch.Tensor]:
+    """In each `every`-th step, one of `optimizer` on gamma / 2 * every * R1 -> {"r1": R1}, else {}.
+
+    real N x 3 x H x W -> logits by `d`; where it augments, the gradient flows through that. gamma 0
+    leaves it out.
+    """
+    if not gamma or step % every:
+        return {}
+    real = real.detach().requires_grad_(True)
+    penalty = r1_penalty(real, d(real))
+    descend(optimizer, gamma / 2 * every * penalty)
+    return {"r1": penalty}
 
 
 def path_lengths(image: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:

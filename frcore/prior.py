@@ -3,7 +3,6 @@
 Everything is measured from weights files, so that a converted public network is measured alike.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,14 +14,14 @@ from frcore.assets import present
 from frcore.faces.build import face_files
 from frcore.faces.detect import find_faces, load_detector
 from frcore.helpers import perceptual
-from frcore.images import atomic_output, read_image, to_float, to_uint8, write_image
+from frcore.images import read_images, to_uint8, write_image
 from frcore.metrics import score, sets
 from frcore.registry import METRICS as ROWS
 from frcore.restore import load_model
 from frcore.seeds import seed_for, torch_generator
+from frcore.tables import ASSESSMENT, text, write_table
 from frcore.train import CURVES, grid
 
-COLUMNS = ("model", "what", "dataset", "metric", "value", "n", "ci_low", "ci_high", "note")
 TRUNCATION = 0.7
 DETECTED = 500  # samples in which faces are looked for
 SET = 5000  # samples and real faces of the Frechet distance, at most
@@ -57,8 +56,8 @@ def assess(
     out.mkdir(parents=True, exist_ok=True)
 
     def add(what, dataset, metric, value, n, note="", low=None, high=None):
-        values = [_short(value), n, _short(low), _short(high), note]
-        rows.append(dict(zip(COLUMNS, [name, what, dataset, metric, *values])))
+        line = (name, what, dataset, metric, value, n, low, high, note)
+        rows.append(dict(zip(ASSESSMENT, line, strict=True)))
 
     def draw(n, truncation, *words):
         return method.sample(prior, n, torch_generator(seed, name, *words), truncation)
@@ -72,7 +71,7 @@ def assess(
 
     # ----- distance to real faces
     real, nets = list(real)[:SET], score.load_nets(assets, [*METRICS, *CURVES], device)
-    wanted = score.set_features((_read([path]) for path in real), CURVES, nets)
+    wanted = score.set_features((read_images([path]) for path in real), CURVES, nets)
     found = score.set_features(draw(len(real), 1.0, "set"), CURVES, nets)
     for metric in CURVES:
         (net,) = ROWS[metric].assets
@@ -89,7 +88,7 @@ def assess(
     invert = None if encoder is None else load_model(encoder, device).model
     mean = prior.to_rows(prior.mapping.w_avg[None])
     for dataset, paths in held_out.items():
-        truth = _read(paths).to(device)
+        truth = read_images(paths).to(device)
         shown = [truth]
         starts = {"mean latent": mean.expand(len(truth), -1, -1)}
         if invert is not None:
@@ -104,14 +103,11 @@ def assess(
                 for row in _scores(result, truth, paths, nets, frame, seed):
                     values = [row[k] for k in ("metric", "value", "n", "note", "ci_low", "ci_high")]
                     add(f"inversion: {what}", dataset, *values)
-                    log(f"{dataset}: {what}: {row['metric']} {_short(row['value'])}")
+                    log(f"{dataset}: {what}: {row['metric']} {text(row['value'], 6)}")
         picture = grid(torch.cat([part[:10].cpu() for part in shown]), min(10, len(truth)))
         write_image(out / f"inversion_{dataset}.png", to_uint8(picture)[0])
 
-    with atomic_output(out / "scores.csv") as part, part.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out / "scores.csv", ASSESSMENT, rows, 6)
 
 
 def assess_from_faces(
@@ -173,15 +169,7 @@ def search_all(prior, truth, ws, net, steps: int, batch: int = 10) -> torch.Tens
     return torch.cat(found)
 
 
-def _read(paths: Sequence[Path]) -> torch.Tensor:
-    return torch.cat([to_float(read_image(path)[None]) for path in paths])
-
-
 def _scores(result, truth, paths, nets, frame, seed) -> list[dict]:
     ids = [path.stem for path in paths]
     rows = score.score_images(result.cpu(), truth.cpu(), ids, METRICS, nets, *frame)
     return score.summarise(rows, seed_for(seed, "inversion"))
-
-
-def _short(value) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -37,6 +37,7 @@ from frcore.images import (
 )
 from frcore.registry import METHODS, load_method, nearest
 from frcore.seeds import torch_generator
+from frcore.tables import write_table
 
 STATUS_COLUMNS = ("id", "status", "reason")
 PHOTO_COLUMNS = (
@@ -301,15 +302,17 @@ def restore_faces(
     ids: Sequence[str],
     seed: int = 0,
     batch: int = 16,
+    sample: int = 0,
 ) -> torch.Tensor:
-    """N x 3 x S x S in [0, 1] -> the same, restored, on the CPU.
+    """N x 3 x S x S in [0, 1] -> the same, restored, on the CPU; as `try_faces`.
 
     Raises RestoreError naming the faces that failed and why.
     """
-    results = try_faces(restorer, images, ids, seed, batch)
+    results = try_faces(restorer, images, ids, seed, batch, sample)
     failed = [f"{name}: {item}" for name, item in zip(ids, results) if isinstance(item, str)]
     if failed:
-        raise RestoreError(f"{len(failed)} of {len(ids)} faces failed: {'; '.join(failed[:3])}")
+        words = f"{len(failed)} of {len(ids)} faces: {'; '.join(failed[:3])}"
+        raise RestoreError(f"{restorer.name} failed on {words}")
     return torch.stack(results)
 
 
@@ -665,14 +668,8 @@ def restore_photos(
                 rows[item.id] = _finish(item, found[item.id], out_dir, options, overwrite, key)
                 bar.update()
     flat = [{"photo": item.photo, **row} for item in listing for row in rows[item.id]]
-    with (
-        atomic_output(out_dir / "restored.csv") as part,
-        part.open("w", encoding="utf-8", newline="") as opened,
-    ):
-        columns = PHOTO_COLUMNS + SAMPLE_COLUMNS * (options.samples > 1)
-        writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
+    columns = PHOTO_COLUMNS + SAMPLE_COLUMNS * (options.samples > 1)
+    write_table(out_dir / "restored.csv", columns, flat)
     good = sum(any(row["status"] == "restored" for row in rows[item.id]) for item in listing)
     return Counter(
         photos=len(listing),

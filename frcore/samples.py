@@ -3,7 +3,6 @@
 For models that draw random numbers. K draws of N faces.
 """
 
-import csv
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,18 @@ import numpy as np
 import torch
 
 from frcore.faces.build import face_files, read_table
-from frcore.images import atomic_output, read_image, to_float, to_uint8, write_image
+from frcore.images import read_image, read_images, to_uint8, write_image
 from frcore.metrics import score, sets
 from frcore.report.figures import panel
-from frcore.restore import RestoreError, Restorer, sample_deviation, sample_distance, try_faces
+from frcore.restore import (
+    RestoreError,
+    Restorer,
+    restore_faces,
+    sample_deviation,
+    sample_distance,
+)
 from frcore.seeds import seed_for
+from frcore.tables import write_table
 
 COLUMNS = (
     "model", "dataset", "degradation", "what", "metric", "value", "n", "ci_low", "ci_high", "note",
@@ -38,8 +44,8 @@ def assess(
     """Restore every face `draws` times -> rows (COLUMNS from `what` on), images K x N x S x S x 3.
 
     degraded, truth: N x 3 x S x S in [0, 1]; ids and people of the faces. nets: of load_nets.
-    Images are uint8. A value is a mean over faces with a bootstrap
-    interval; of images rounded to 8 bits, as everywhere.
+    Images are uint8. A value is a mean over faces with a bootstrap interval; of images rounded to 8
+    bits, as everywhere.
 
     `between draws` is a mean over all pairs for rms_255 (root mean square difference, 0 to 255) and
     over K // 2 separate pairs for ST-LPIPS. `another person` is the next face in the list that
@@ -50,7 +56,7 @@ def assess(
         raise RestoreError(f"{restorer.name} draws nothing and restores a face in one way")
     if draws < 2:
         raise RestoreError(f"draws must be at least 2, got {draws}")
-    samples = [_restored(restorer, degraded, ids, seed, k) for k in range(draws)]
+    samples = [restore_faces(restorer, degraded, ids, seed, sample=k) for k in range(draws)]
     still = _without_noise(restorer, degraded)
     other, apart = _others(truth, people)
 
@@ -77,19 +83,19 @@ def assess(
     pairs = list(zip(samples[::2], samples[1::2]))
     between = np.mean([values(a, b, "stlpips_vgg") for a, b in pairs], 0)
     add("between draws", "stlpips_vgg", between, f"{len(pairs)} pairs a face")
-    for metric in METRICS:
-        own = np.stack([values(part, truth, metric) for part in samples])
-        means = own.mean(1)  # a table that measures one draw a face shows one of these
+    own = {m: np.stack([values(part, truth, m) for part in samples]) for m in METRICS}
+    for metric, found in own.items():
+        means = found.mean(1)  # a table that measures one draw a face shows one of these
         notes = []
         if np.isfinite(means).all():
             notes = [f"std over draws of the set's mean {means.std(ddof=1):.2g}"]
-        add("own truth", metric, own.mean(0), *notes)
+        add("own truth", metric, found.mean(0), *notes)
         add("own truth, no noise", metric, values(still, truth, metric))
-    own = np.stack([values(part, truth, "id_dlib") for part in samples])
     theirs = np.stack([values(part, other, "id_dlib") for part in samples])
     theirs[:, ~apart] = np.nan
     add("another person", "id_dlib", theirs.mean(0))
-    closer = np.where(np.isnan(theirs + own), np.nan, own > theirs).mean(0)
+    same = own["id_dlib"]
+    closer = np.where(np.isnan(theirs + same), np.nan, same > theirs).mean(0)
     add("own truth above another person", "id_dlib_share", closer, f"{draws} draws a face")
     return rows, images
 
@@ -115,16 +121,13 @@ def assess_cell(
     truth = dict(face_files(table, results / "faces" / dataset, "test"))
     folder = results / "degraded" / dataset / degradation
     ids = [row["id"] for row in read_table(folder.with_suffix(".csv"))][:faces]
-    degraded = _read([folder / f"{name}.png" for name in ids])
-    real = _read([truth[name] for name in ids])
+    degraded = read_images([folder / f"{name}.png" for name in ids])
+    real = read_images([truth[name] for name in ids])
     owners = [people[name] for name in ids]
     rows, images = assess(restorer, degraded, real, ids, owners, nets, seed, draws)
     _picture(ids[:SHOWN], images[:, :SHOWN], folder, truth, out.with_suffix(".png"))
-    with atomic_output(out) as part, part.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        start = dict(zip(COLUMNS, (restorer.name, dataset, degradation)))
-        writer.writerows(start | row for row in rows)
+    start = dict(zip(COLUMNS, (restorer.name, dataset, degradation)))
+    write_table(out, COLUMNS, (start | row for row in rows))
 
 
 def _picture(ids, images, degraded: Path, truth: Mapping[str, Path], out: Path) -> None:
@@ -145,23 +148,11 @@ def _picture(ids, images, degraded: Path, truth: Mapping[str, Path], out: Path) 
         panel(ids, columns, out)
 
 
-def _restored(restorer, degraded, ids, seed, k) -> torch.Tensor:
-    found = try_faces(restorer, degraded, ids, seed, sample=k)
-    failed = [f"{name}: {item}" for name, item in zip(ids, found) if isinstance(item, str)]
-    if failed:
-        raise RestoreError(f"{restorer.name}: {len(failed)} of {len(ids)} faces: {failed[0]}")
-    return torch.stack(found)
-
-
 @torch.no_grad()
 def _without_noise(restorer, degraded, batch: int = 16) -> torch.Tensor:
     parts = [part.to(restorer.device) for part in degraded.split(batch)]
     model, guide = restorer.model, restorer.guide
     return torch.cat([restorer.module.restore(model, part, guide, None).cpu() for part in parts])
-
-
-def _read(paths: Sequence[Path]) -> torch.Tensor:
-    return torch.cat([to_float(read_image(path)[None]) for path in paths])
 
 
 def _others(truth, people) -> tuple[torch.Tensor, np.ndarray]:

@@ -405,6 +405,27 @@ def test_contrast_is_taken_about_the_mean_of_the_image(fixed_draws):
     torch.testing.assert_close(found - found.mean(), 1.5 * (images - images.mean()))
 
 
+def test_shift_copies_a_window_of_the_reflected_image():
+    torch.manual_seed(0)
+    images = torch.rand(40, 3, 8, 8)
+    found = augment.shift(images, 3)
+    framed = np.pad(images.numpy(), ((0, 0), (0, 0), (3, 3), (3, 3)), "reflect")
+    places = []
+    for image, frame in zip(found.numpy(), framed):
+        windows = [(y, x) for y in range(7) for x in range(7)]
+        places += [at for at in windows if np.array_equal(cut(frame, *at), image)]
+    assert len(places) == 40  # each is one of the 49 windows, exactly
+    assert {y for y, _ in places} == {x for _, x in places} == set(range(7))
+    assert torch.equal(augment.shift(images, 0), images)
+    for reach in (-1, 5):
+        with pytest.raises(ValueError, match=f"expected 0 to 4 px, got {reach}"):
+            augment.shift(images, reach)
+
+
+def cut(frame, y, x):
+    return frame[:, y : y + 8, x : x + 8]
+
+
 def test_first_and_second_derivatives_of_colour_and_translation():
     images = noise(2, 8, torch.float64).requires_grad_()
 

@@ -73,6 +73,12 @@ def batch_of(settings, seen=0, n=4):
     return {"truth": truth, "degraded": degraded, "labels": labels, **places}
 
 
+def restoring(name):
+    """The same, as it is used for restoring."""
+    module, settings, model, guide = tiny(name)
+    return module, settings, model and model.eval(), guide
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_row_and_module_agree(name):
     row, module = METHODS[name], load_method(name)
@@ -153,9 +159,7 @@ def test_labels_are_read_where_the_row_says_so(name):
 
 @pytest.mark.parametrize("name", RESTORING)
 def test_restores_two_faces_the_same_alone_and_together(name):
-    module, settings, model, guide = tiny(name)
-    if model is not None:
-        model.eval()
+    module, settings, model, guide = restoring(name)
     degraded = batch_of(settings, n=2)["degraded"]
     with torch.no_grad():
         together, alone = (
@@ -171,9 +175,7 @@ def test_restores_two_faces_the_same_alone_and_together(name):
 
 @pytest.mark.parametrize("name", RESTORING)
 def test_stochastic_rows_draw_and_others_do_not(name):
-    module, settings, model, guide = tiny(name)
-    if model is not None:
-        model.eval()
+    module, settings, model, guide = restoring(name)
     degraded = batch_of(settings, n=1)["degraded"]
 
     def restored(seed, net=model):

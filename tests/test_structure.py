@@ -17,7 +17,7 @@ LAYERS = (
     ("registry",),
     ("config",),
     ("assets", "images", "jpeg"),
-    ("augment", "checkpoint", "degrade", "faces", "nets"),
+    ("augment", "checkpoint", "degrade", "faces", "nets", "tables"),
     ("losses",),
     ("helpers", "data"),
     ("metrics", "search"),

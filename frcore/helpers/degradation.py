@@ -23,7 +23,6 @@ N batch, R side, D length of z and w. Images of the networks are in [-1, 1].
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -32,8 +31,8 @@ from torch.nn import functional as F
 
 from frcore.augment import shift
 from frcore.config import Strict
-from frcore.losses import descend, logistic_d, logistic_g, r1_penalty
-from frcore.nets.stylegan2 import Generator, Synthesis, lazy_adam
+from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
+from frcore.nets.stylegan2 import Generator, Synthesis, begin_at_prior, lazy_adam
 
 TAPS = {"vgg19": ("relu3_4",), "mobilenet_v2": ("features3",)}  # phi of Eq. 3
 CONTENT_SIDE = 16  # of the images that phi sees
@@ -135,28 +134,12 @@ class Trainer:
 
     def __init__(self, model: Twins, settings: Settings, guide: dict):
         s = self.settings = settings
-        prior, critic = guide.get("prior"), guide.get("prior_discriminator")
-        self.perceptual = guide.get("perceptual")
-        if not isinstance(prior, Generator) or critic is None:
-            raise ValueError(
-                "degradation learning needs settings.prior: a trained StyleGAN2 entry whose file "
-                "holds its discriminator"
-            )
-        if s.perceptual_weight and self.perceptual is None:
-            raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
-        if not 0 <= s.frozen_blocks <= len(critic.blocks):
-            raise ValueError(
-                f"frozen_blocks: expected 0 to {len(critic.blocks)}, got {s.frozen_blocks}"
-            )
+        self.perceptual = perceptual_of(guide, s.perceptual_weight)
         if not 0 <= s.shift <= s.size // 2:
             raise ValueError(f"shift: expected 0 to {s.size // 2} px, got {s.shift}")
-        try:
-            model.start(prior)
-        except RuntimeError as error:
-            raise ValueError(
-                f"size, w_dim, mapping_layers, c_base or c_max differ from the prior's: {error}"
-            ) from None
-        d = deepcopy(critic).requires_grad_(True)
+        d = begin_at_prior(model, guide, "degradation learning")
+        if not 0 <= s.frozen_blocks <= len(d.blocks):
+            raise ValueError(f"frozen_blocks: expected 0 to {len(d.blocks)}, got {s.frozen_blocks}")
         if s.frozen_blocks:  # FreezeD
             for part in (d.from_rgb, *d.blocks[: s.frozen_blocks]):
                 part.requires_grad_(False)
@@ -196,13 +179,14 @@ class Trainer:
         # ----- discriminator
         losses["discriminator"] = logistic_d(d(self._seen(real)), d(self._seen(y_hat.detach())))
         descend(self.optimizers["discriminator"], losses["discriminator"])
-        if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
-            real = real.detach().requires_grad_(True)
-            losses["r1"] = r1_penalty(real, d(self._seen(real)))
-            descend(
-                self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * losses["r1"]
-            )
-        return losses
+        return losses | lazy_r1(
+            self.optimizers["discriminator"],
+            lambda images: d(self._seen(images)),
+            real,
+            s.r1_gamma_weight,
+            s.r1_every,
+            batch["step"],
+        )
 
     def content(self, y_hat: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Eq. 3: mean square of phi(y^ shrunk) - phi(y shrunk), by averaging to 16 x 16 px."""

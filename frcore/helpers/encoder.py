@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from frcore.config import Strict
 from frcore.helpers.perceptual import feature_distance
-from frcore.losses import descend
+from frcore.losses import descend, perceptual_of
 from frcore.nets.stylegan2 import (
     DiscriminatorBlock,
     EqualConv,
@@ -145,11 +145,9 @@ class Trainer:
     def __init__(self, model: Encoder, settings: Settings, guide: dict):
         self.settings, self.networks = settings, {"model": model}
         self.prior: Generator | None = guide.get("prior")
-        self.perceptual = guide.get("perceptual")
         if self.prior is None:
             raise ValueError("the encoder needs settings.prior: a trained StyleGAN2 entry")
-        if settings.perceptual_weight and self.perceptual is None:
-            raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
+        self.perceptual = perceptual_of(guide, settings.perceptual_weight)
         if (self.prior.size, self.prior.w_dim) != (settings.size, settings.w_dim):
             raise ValueError(
                 f"size and w_dim are {settings.size} and {settings.w_dim}, expected the prior's "

@@ -13,12 +13,12 @@ from frcore.augment import Controller, augment
 from frcore.config import Strict
 from frcore.losses import (
     descend,
+    lazy_r1,
     logistic_d,
     logistic_g,
     mean_over_processes,
     path_lengths,
     processes,
-    r1_penalty,
 )
 from frcore.nets.stylegan2 import Discriminator, Generator, lazy_adam
 
@@ -109,8 +109,7 @@ class Trainer:
         if s.path_weight and step % s.path_every == 0:
             losses |= self.path_step(max(len(real) // s.path_shrink, 1))
         losses |= self.discriminator_step(real)
-        if s.r1_gamma_weight and step % s.r1_every == 0:
-            losses |= self.r1_step(real)
+        losses |= self.r1_step(real, step)
         if self.ada:
             sign = mean_over_processes(losses["sign_real"])
             self.ada.update(sign, len(real) * processes())
@@ -147,15 +146,20 @@ class Trainer:
         descend(self.optimizers["discriminator"], loss)
         return {"discriminator": loss, "sign_real": logits.detach().sign().mean()}
 
-    def r1_step(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
-        """R1 on real images, for the steps without it too.
+    def r1_step(self, real: torch.Tensor, step: int = 0) -> dict[str, torch.Tensor]:
+        """R1 on real images in every `r1_every`-th step, for those without it too.
 
         The gradient is that of the image before augmentation and flows through it.
         """
-        s, real = self.settings, real.detach().requires_grad_(True)
-        penalty = r1_penalty(real, self.networks["discriminator"](self._augmented(real)))
-        descend(self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * penalty)
-        return {"r1": penalty}
+        s, d = self.settings, self.networks["discriminator"]
+        return lazy_r1(
+            self.optimizers["discriminator"],
+            lambda images: d(self._augmented(images)),
+            real,
+            s.r1_gamma_weight,
+            s.r1_every,
+            step,
+        )
 
     def _augmented(self, images: torch.Tensor) -> torch.Tensor:
         return augment(images, self.ada.p) if self.ada else images

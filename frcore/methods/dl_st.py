@@ -26,7 +26,6 @@ Images of the network are in [-1, 1].
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from itertools import pairwise
 from typing import Literal
 
@@ -35,10 +34,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.losses import descend, logistic_d, logistic_g, r1_penalty
+from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
 from frcore.nets.stylegan2 import (
     Generator,
     Synthesis,
+    begin_at_prior,
     channels_at,
     check_size,
     full_precision,
@@ -266,22 +266,8 @@ class Trainer:
 
     def __init__(self, model: SkipTransformer, settings: Settings, guide: dict):
         s = self.settings = settings
-        prior, critic = guide.get("prior"), guide.get("prior_discriminator")
-        self.perceptual = guide.get("perceptual")
-        if not isinstance(prior, Generator) or critic is None:
-            raise ValueError(
-                "DL-ST needs settings.prior: a trained StyleGAN2 entry whose file holds its "
-                "discriminator"
-            )
-        if s.perceptual_weight and self.perceptual is None:
-            raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
-        try:
-            model.start(prior)
-        except RuntimeError as error:
-            raise ValueError(
-                f"size, w_dim, c_base or c_max differ from the prior's: {error}"
-            ) from None
-        d = deepcopy(critic).requires_grad_(True)
+        self.perceptual = perceptual_of(guide, s.perceptual_weight)
+        d = begin_at_prior(model, guide, "DL-ST")
         self.networks = {"model": model, "discriminator": d}
         new = [*model.encoder.parameters(), *model.skips.parameters()]
         groups: Sequence[dict] = [
@@ -332,13 +318,9 @@ class Trainer:
         # ----- discriminator
         losses["discriminator"] = logistic_d(d(y), d(y_hat.detach()))
         descend(self.optimizers["discriminator"], losses["discriminator"])
-        if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
-            real = y.detach().requires_grad_(True)
-            losses["r1"] = r1_penalty(real, d(real))
-            descend(
-                self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * losses["r1"]
-            )
-        return losses
+        return losses | lazy_r1(
+            self.optimizers["discriminator"], d, y, s.r1_gamma_weight, s.r1_every, batch["step"]
+        )
 
     def _perceptual(self, y_hat, y):
         [found], [wanted] = (self.perceptual(x / 2 + 0.5).values() for x in (y_hat, y))

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from frcore.augment import colour_and_translation
 from frcore.config import Strict
-from frcore.losses import descend, logistic_d, logistic_g, processes, r1_penalty
+from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of, processes
 from frcore.nets.stylegan2 import (
     Discriminator,
     DiscriminatorBlock,
@@ -315,9 +315,7 @@ class Trainer:
 
     def __init__(self, model: RDFR, settings: Settings, guide: dict):
         s = self.settings = settings
-        self.perceptual = guide.get("perceptual") if s.perceptual_weight else None
-        if s.perceptual_weight and self.perceptual is None:
-            raise ValueError("perceptual_weight needs a perceptual net, or must be 0")
+        self.perceptual = perceptual_of(guide, s.perceptual_weight)
         if s.spread_weight and not s.stochastic:
             raise ValueError("spread_weight needs stochastic: true, or must be 0")
         device = next(model.parameters()).device
@@ -362,12 +360,14 @@ class Trainer:
         fake = d(colour_and_translation(restored.detach()))
         losses["discriminator"] = logistic_d(real, fake)
         descend(self.optimizers["discriminator"], losses["discriminator"])
-        if s.r1_gamma_weight and batch["step"] % s.r1_every == 0:
-            clean = y.detach().requires_grad_(True)  # its gradient flows through the augmentation
-            losses["r1"] = r1_penalty(clean, d(colour_and_translation(clean)))
-            descend(
-                self.optimizers["discriminator"], s.r1_gamma_weight / 2 * s.r1_every * losses["r1"]
-            )
+        losses |= lazy_r1(
+            self.optimizers["discriminator"],
+            lambda images: d(colour_and_translation(images)),
+            y,
+            s.r1_gamma_weight,
+            s.r1_every,
+            batch["step"],
+        )
 
         # weights that were trained before have their warm-up behind them
         if s.quantise and (seen >= s.warmup_images or model.quantising):

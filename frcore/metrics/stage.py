@@ -3,7 +3,6 @@
 Images are read in parts, so that memory does not grow with the size of a set.
 """
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import numpy as np
 import torch
 
 from frcore.config import Protocol
-from frcore.images import atomic_output, read_image, to_float
+from frcore.images import read_image, to_float
 from frcore.metrics import score
 from frcore.registry import METRICS
+from frcore.tables import write_table
 
 PART = 64  # images in memory at a time
 NIQE_FACES = 1000  # training faces that the refitted NIQE model is fitted on
@@ -93,7 +93,7 @@ def write_scores(
                 {"id": row["id"], "metric": m, "value": None, "note": note} for m in image_metrics
             ]
     rows.sort(key=lambda row: (image_metrics.index(row["metric"]), row["id"]))
-    _write(out_images, ("id", "metric", "value", "note"), rows)
+    write_table(out_images, ("id", "metric", "value", "note"), rows)
     sets = score.score_set(
         done,
         {key: np.concatenate(parts) for key, parts in found.items()},
@@ -103,7 +103,7 @@ def write_scores(
         min(protocol.bootstrap, 100),
         reference,
     )
-    _write(out_sets, ("metric", "value", "n", "ci_low", "ci_high", "note"), sets)
+    write_table(out_sets, ("metric", "value", "n", "ci_low", "ci_high", "note"), sets)
 
 
 def _of_kind(protocol: Protocol, kind: str) -> list[str]:
@@ -130,13 +130,3 @@ def _read(paths: Sequence[Path], protocol: Protocol) -> torch.Tensor:
             )
     c = protocol.crop
     return to_float(np.stack(arrays)[:, c : protocol.size - c, c : protocol.size - c])
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
-    with atomic_output(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            # 9 digits: what float64 sums of another thread count may change lies below
-            values = {k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow({k: "" if v is None else v for k, v in values.items()})

@@ -13,6 +13,7 @@ Images are in [-1, 1], though the network does not bound them.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
@@ -417,7 +418,28 @@ class Discriminator(nn.Module):
         return self.out(self.fc(x.flatten(1)))
 
 
-# ----- optimizer
+# ----- training
+
+
+def begin_at_prior(model: nn.Module, guide: dict, what: str) -> Discriminator:
+    """`model.start` with the trained prior of `guide` -> a copy of its discriminator to be trained.
+
+    guide: prior and prior_discriminator, as the trainer loads them. Raises ValueError, in the name
+    of `what`, where they are missing or of other sizes than the model.
+    """
+    prior, critic = guide.get("prior"), guide.get("prior_discriminator")
+    if not isinstance(prior, Generator) or critic is None:
+        raise ValueError(
+            f"{what} needs settings.prior: a trained StyleGAN2 entry whose file holds its "
+            "discriminator"
+        )
+    try:
+        model.start(prior)
+    except RuntimeError as error:
+        raise ValueError(
+            f"size, w_dim, mapping_layers, c_base or c_max differ from the prior's: {error}"
+        ) from None
+    return deepcopy(critic).requires_grad_(True)
 
 
 def lazy_adam(parameters, learning_rate: float, betas, every: int) -> torch.optim.Adam:

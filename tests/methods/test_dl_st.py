@@ -1,6 +1,7 @@
 """Acceptance checks of the specification sheet for DL-ST: learned degradation, Skip-Transformer."""
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -507,7 +508,9 @@ def test_mistakes_around_learned_recipes_are_one_line_each(data):
 
 def test_real_photographs_need_no_recipe(data):
     data["models"]["dl_64"]["train"] |= {"datasets": ["orl"], "degradations": []}
-    load_config(data)
+    plan = Plan(load_config(data), None, {}, ROOT)
+    spec = json.loads(plan.training_spec("dl_64"))
+    assert (spec["entry"]["train"]["datasets"], spec["recipes"]) == (["orl"], {})
 
 
 def test_weights_that_training_and_restoring_read(data):

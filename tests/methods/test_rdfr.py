@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore import checkpoint
+from frcore import losses as shared_losses
 from frcore import restore as restoring
 from frcore.methods import rdfr as method
 
@@ -516,7 +517,8 @@ def watched(trainer, monkeypatch):
         given.append((names[id(optimizer)], loss.detach().clone()))
         descend(optimizer, loss)
 
-    monkeypatch.setattr(method, "descend", record)
+    for module in (method, shared_losses):  # R1's step is taken there
+        monkeypatch.setattr(module, "descend", record)
     return given
 
 
