@@ -91,6 +91,11 @@ def assess(
         add(key, "fine_energy", ratio, note)
     note = "mean correlation of 16 x 16 averages of the two, over colours and places"
     add("a pair", "layout_correlation", layout_correlation(degraded, clean), note)
+    grey = luma(clean).expand_as(clean)
+    note = "as far as one gets by taking the colour alone"
+    add("clean and its grey", "layout_correlation", layout_correlation(grey, clean), note)
+    of_luma = layout_correlation(luma(degraded), luma(clean))
+    add("a pair", "layout_correlation_luma", of_luma, "of luma, not of colours")
 
     # ----- pictures
     picture = pairs_picture(loaded.module, truncation=TRUNCATION)(loaded.model)

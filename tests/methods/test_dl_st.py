@@ -17,7 +17,7 @@ from frcore import checkpoint, learned, restore, train
 from frcore.assets import present
 from frcore.config import load_config
 from frcore.data import Sample, TrainingFaces
-from frcore.degrade import degrade_batch, draw
+from frcore.degrade import degrade_batch, draw, luma
 from frcore.faces import build
 from frcore.helpers import degradation, generator
 from frcore.methods import dl_st as method
@@ -821,12 +821,16 @@ def bad_faces(tmp_path_factory, resources):
 
 
 def test_shipped_degradation_does_what_it_was_to_learn(bad_faces, resources):
-    """Sheet 3.6: layout, identity, fine energy and distance to the real faces."""
+    """Sheet 3.6: layout, identity, fine energy and distance to the real faces.
+
+    The real faces are grey. A face and its own grey correlate by 0.88 over colours, below the
+    sheet's 0.9: what a degradation keeps that takes the colour is told by luma.
+    """
     model = shipped("dl_64")
     root = present(resources("mobilenet_v2", "dlib_resnet"))
     seeds = [seed_for("shipped", i) for i in range(len(bad_faces))]
     clean, degraded = degradation.pairs(model, seeds)
-    assert learned.layout_correlation(clean, degraded) > 0.9
+    assert learned.layout_correlation(luma(clean), luma(degraded)) > 0.9
     assert learned.fine_energy(degraded) < 0.7 * learned.fine_energy(clean)
     nets = score.load_nets(root, ["fid_mobilenetv2", "id_dlib"])
     found, before, real = (
