@@ -723,3 +723,21 @@ def test_score_errors():
         score.score_set(["a"], {"inception": np.zeros((2, 4))}, None, ["fid_inception"])
     with pytest.raises(ValueError, match="unknown metric 'fid'"):
         score.load_nets({}, ["fid"])
+
+
+def test_descriptors_are_computed_once_a_frame(monkeypatch):
+    net, seen = identity.Identity(), []
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data.normal_(0, 0.05)
+    frames = torch.rand(3, 3, 64, 64)
+    expected = net.descriptors(frames)
+    own = net.descriptors
+    monkeypatch.setattr(net, "descriptors", lambda x, *a: seen.append(len(x)) or own(x, *a))
+    memory = identity.Remembering(net)
+    twice = torch.cat([frames[1:], frames[1:2]])
+    torch.testing.assert_close(memory.descriptors(twice, 0.7, 0.1), expected[[1, 2, 1]])
+    torch.testing.assert_close(memory.descriptors(frames, 0.7, 0.1), expected)
+    assert seen == [2, 1]
+    assert not torch.equal(memory.descriptors(frames, 0.8, 0.1), expected)
+    assert seen == [2, 1, 3]

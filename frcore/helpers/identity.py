@@ -11,6 +11,7 @@ one fixed window for all frames that were aligned the same way, which is differe
 N batch, C channels, H height, W width, S side of a square frame.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,29 @@ class Identity(nn.Module):
         Raises ValueError for frames that are not square RGB.
         """
         return self(chips(images, crop_scale, crop_shift))
+
+
+class Remembering(nn.Module):
+    """Descriptors of frames of which each is computed once, though several metrics ask for it."""
+
+    def __init__(self, net: Identity):
+        super().__init__()
+        self.net = net
+        self.known: dict[tuple, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def descriptors(
+        self, images: torch.Tensor, crop_scale: float = 0.7, crop_shift: float = 0.1
+    ) -> torch.Tensor:
+        """As `Identity.descriptors`, without gradients."""
+        frame = (crop_scale, crop_shift, *images.shape[1:])
+        rows = images.detach().cpu().contiguous().numpy()
+        keys = [(*frame, hashlib.sha256(row.tobytes()).digest()) for row in rows]
+        new = {key: i for i, key in enumerate(keys) if key not in self.known}
+        if new:
+            found = self.net.descriptors(images[list(new.values())], crop_scale, crop_shift)
+            self.known.update(zip(new, found))
+        return torch.stack([self.known[key] for key in keys])
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Identity:

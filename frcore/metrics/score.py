@@ -26,7 +26,7 @@ IDENTITY = "dlib_resnet"  # the net whose features of a set are its descriptors 
 
 # asset -> loader(path, device)
 _LOADERS: dict[str, Callable] = {
-    "dlib_resnet": identity.load,
+    "dlib_resnet": lambda path, device: identity.Remembering(identity.load(path, device)),
     "stlpips_vgg": lambda path, device: stlpips.load("vgg", path, device),
     "stlpips_alex": lambda path, device: stlpips.load("alex", path, device),
     "alexnet": lambda path, device: perception.load_lpips("alex", path, device),
