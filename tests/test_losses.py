@@ -62,7 +62,7 @@ def test_lazy_r1_steps_in_every_fourth_step_alone():
     ]
     assert [list(part) for part in found] == [["r1"], [], [], []]
     assert found[0]["r1"].item() == pytest.approx(48)
-    assert float(a) == pytest.approx(2 - 0.01 * 0.5 / 2 * 4 * 12 * 2 * 2)
+    assert a.item() == pytest.approx(2 - 0.01 * 0.5 / 2 * 4 * 12 * 2 * 2)
     assert losses.lazy_r1(optimizer, None, real, 0.0, 4, 0) == {}
 
 
