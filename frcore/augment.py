@@ -69,6 +69,12 @@ def colour_and_translation(images: torch.Tensor) -> torch.Tensor:
     return _window(framed, reach_y, reach_x)
 
 
+def mirrored(images: torch.Tensor) -> torch.Tensor:
+    """Each image N x C x H x W turned left to right with probability 1/2."""
+    flip = torch.rand(len(images), device=images.device) < 0.5
+    return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
 def shift(images: torch.Tensor, reach: int) -> torch.Tensor:
     """Each image moved by whole pixels, -`reach` to `reach` in x and y, reflected at its borders.
 

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore.augment import shift
+from frcore.augment import mirrored, shift
 from frcore.config import Strict
 from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
 from frcore.nets.stylegan2 import Generator, Synthesis, begin_at_prior, lazy_adam
@@ -157,8 +157,7 @@ class Trainer:
         s, d = self.settings, self.networks["discriminator"]
         real = batch.get("degraded", batch["truth"]) * 2 - 1
         if s.mirror:
-            flip = torch.rand(len(real), device=real.device) < 0.5
-            real = torch.where(flip[:, None, None, None], real.flip(3), real)
+            real = mirrored(real)
         model = self.networks["model"]
         z, noise = model.red.draw(len(real)), model.green.draw_noise(len(real))
         y, y_hat = model(z, noise)

@@ -9,7 +9,7 @@ N batch, C channels, R side, L rows of W+, D length of w. Images of the network 
 
 import torch
 
-from frcore.augment import Controller, augment
+from frcore.augment import Controller, augment, mirrored
 from frcore.config import Strict
 from frcore.losses import (
     descend,
@@ -103,8 +103,7 @@ class Trainer:
         """One update. `batch`: truth N x 3 x R x R in [0, 1], step (how many there were before)."""
         s, real, step = self.settings, batch["truth"] * 2 - 1, batch["step"]
         if s.mirror:
-            flip = torch.rand(len(real), device=real.device) < 0.5
-            real = torch.where(flip[:, None, None, None], real.flip(3), real)
+            real = mirrored(real)
         losses = self.generator_step(len(real))
         if s.path_weight and step % s.path_every == 0:
             losses |= self.path_step(max(len(real) // s.path_shrink, 1))
