@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -30,7 +31,20 @@ from torch.nn import functional as F
 from frcore import images as image_files
 from frcore import seeds
 from frcore.jpeg import LUMA, jpeg_on_canvas, jpeg_real, take, to_bytes
-from frcore.recipes import RESIZE_FILTERS, Recipe, check_pulse_factor, jpeg_quality
+from frcore.recipes import (
+    RESIZE_FILTERS,
+    Blur,
+    ColourShift,
+    Down,
+    Gray,
+    Jitter,
+    Jpeg,
+    Learned,
+    Noise,
+    Recipe,
+    Up,
+    check_pulse_factor,
+)
 
 # (seeds, truncation) -> clean and degraded faces, N x 3 x S x S in [0, 1]: what a trained
 # degradation model gives to the step `learned`
@@ -56,122 +70,15 @@ def draw(recipe: Recipe, rng: np.random.Generator, for_test: bool = False) -> di
     noise_seed = int(rng.integers(2**48))
     side = recipe.size
     for step in recipe.steps:
-        happens = bool(rng.random() < step.p)
-        if step.kind == "jpeg" and side < step.min_side_px:
-            happens = False
-        if step.kind == "gray" and step.both and for_test:
-            happens = False
-        drawn = _DRAW[step.kind](step, rng, side) if happens else None
+        drawn = step.draw(rng, side, for_test) if rng.random() < step.p else None
         if drawn is not None:
-            side = {"down": drawn.get("side_px"), "up": recipe.size}.get(step.kind, side)
+            side = step.side_after(side, drawn, recipe.size)
         steps.append(drawn)
     return {"noise_seed": noise_seed, "steps": steps}
 
 
-def _uniform(rng: np.random.Generator, low_high: tuple[float, float]) -> float:
-    # six digits: readable in the table, and the table holds exactly what was used
-    return round(float(rng.uniform(*low_high)), 6)
-
-
-def _integer(rng: np.random.Generator, low_high: tuple[int, int]) -> int:
-    return int(rng.integers(low_high[0], low_high[1] + 1))
-
-
-def _draw_learned(step, rng, side) -> dict:
-    return {"seed": int(rng.integers(2**48))}
-
-
-def _draw_gray(step, rng, side) -> dict:
-    return {"both": step.both}
-
-
-def _draw_blur(step, rng, side) -> dict:
-    choice = step.choices[int(rng.integers(len(step.choices)))]
-    drawn: dict = {"shape": choice.shape}
-    if choice.shape == "gaussian":
-        sigma = _uniform(rng, choice.sigma_px)
-        drawn |= {"sigma_px": sigma, "kernel_px": gaussian_kernel_px(sigma, choice.kernel_px)}
-    elif choice.shape == "anisotropic":
-        drawn |= {
-            "sigma_px": _uniform(rng, choice.sigma_px),
-            "sigma_y_px": _uniform(rng, choice.sigma_px),
-            "angle_rad": _uniform(rng, (-math.pi, math.pi)),
-            "kernel_px": choice.kernel_px,
-        }
-    elif choice.shape == "box":
-        drawn["kernel_px"] = _integer(rng, choice.side_px)
-    else:
-        drawn["kernel_px"] = _integer(rng, choice.side_px) // 2 * 2 + 1
-        if choice.shape == "motion":
-            drawn["angle_deg"] = _uniform(rng, (0.0, 360.0))
-            drawn["direction"] = _uniform(rng, choice.direction)
-    return drawn
-
-
-def _draw_down(step, rng, side) -> dict:
-    if step.side_px is not None:
-        target = _integer(rng, step.side_px)
-    else:
-        target = max(1, math.floor(side / _uniform(rng, step.factor)))
-    chosen = step.filters[int(rng.integers(len(step.filters)))]
-    return {"side_px": target, "filter": chosen, "antialias": step.antialias}
-
-
-def _draw_noise(step, rng, side) -> dict:
-    if step.std_255 is not None:
-        std = _uniform(rng, step.std_255)
-    else:
-        std = round(255 * math.sqrt(float(rng.uniform(*step.variance))), 6)
-    return {"std_255": std, "per_channel": bool(rng.random() < step.per_channel)}
-
-
-def _draw_jpeg(step, rng, side) -> dict:
-    if step.quality is not None:
-        return {"quality": _integer(rng, step.quality)}
-    return {"quality": jpeg_quality(_uniform(rng, step.compression))}
-
-
-def _draw_up(step, rng, side) -> dict:
-    return {"filter": step.filter, "antialias": step.antialias}
-
-
-def _draw_colour_shift(step, rng, side) -> dict:
-    return {"shift_255": [_uniform(rng, step.shift_255) for _ in range(3)]}
-
-
-def _draw_jitter(step, rng, side) -> dict:
-    names = ("brightness", "contrast", "saturation", "hue")
-    drawn: dict = {name: _uniform(rng, getattr(step, name)) for name in names}
-    drawn["order"] = [names[i] for i in rng.permutation(len(names))]
-    return drawn
-
-
-_DRAW: dict[str, Callable] = {
-    "learned": _draw_learned,
-    "gray": _draw_gray,
-    "blur": _draw_blur,
-    "down": _draw_down,
-    "noise": _draw_noise,
-    "jpeg": _draw_jpeg,
-    "up": _draw_up,
-    "colour_shift": _draw_colour_shift,
-    "jitter": _draw_jitter,
-}
-
 # ---------------------------------------------------------------------------------------------
 # Kernels
-
-
-def gaussian_kernel_px(sigma_px: float, rule: int | str) -> int:
-    """Odd kernel side: `rule` itself if a number, else imgaug's or the three-sigma rule."""
-    if isinstance(rule, int):
-        return rule
-    if rule == "three_sigma":
-        return 2 * math.ceil(3 * sigma_px) + 1
-    if rule == "imgaug":
-        width = 3.3 if sigma_px < 3 else 2.9 if sigma_px < 5 else 2.6
-        return int(max(width * sigma_px, 5)) // 2 * 2 + 1
-    raise ValueError(f"unknown kernel rule {rule!r}; known: a number, imgaug, three_sigma")
 
 
 def gaussian_taps(sigma_px: float, kernel_px: int) -> np.ndarray:
@@ -406,6 +313,33 @@ def _jitter_one(images: torch.Tensor, name: str, amount: float) -> torch.Tensor:
 # Applying
 
 
+_APPLY: dict[str, Callable] = {}  # kind of step -> its apply function
+
+
+def applies(step: type) -> Callable:
+    """Decorator: the function carries out `step`, a class of frcore/recipes.py.
+
+    It is called `apply_KIND` (`Recipe.code` relies on it) and called with (state, step, chosen,
+    drawn, seeds): the faces so far; the recipe's step; indices of the faces that it happens to; for
+    each of those what `step.draw` drew, and a seed of its own (two numbers) for `_generator`.
+    It gives all images after the step, N x 3 x S x S, and may change the other parts of `state`.
+    Raises ValueError for a function of another name.
+    """
+    (kind,) = get_args(step.model_fields["kind"].annotation)
+
+    def register(function: Callable) -> Callable:
+        if function.__name__ != f"apply_{kind}":
+            raise ValueError(f"{function.__name__} applies {kind}: call it apply_{kind}")
+        _APPLY[kind] = function
+        return function
+
+    return register
+
+
+def _generator(seed: tuple[int, int]) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
 @dataclass
 class _State:
     """What the steps work on: N faces on one canvas, each `sides[i]` pixels, upper left."""
@@ -457,14 +391,8 @@ def degrade_batch(
         if not chosen:
             continue
         drawn = [params[i]["steps"][index] for i in chosen]
-        if step.kind == "noise":
-            generators = [
-                np.random.Generator(np.random.PCG64([params[i]["noise_seed"], index]))
-                for i in chosen
-            ]
-            changed = _noise(state, step, chosen, drawn, generators)
-        else:
-            changed = _APPLY[step.kind](state, step, chosen, drawn)
+        numbers = [(params[i]["noise_seed"], index) for i in chosen]
+        changed = _APPLY[step.kind](state, step, chosen, drawn, numbers)
         if recipe.eight_bit:
             changed = to_bytes(changed) / 255
         state.images = changed
@@ -498,7 +426,9 @@ def _separable(images: torch.Tensor, matrices: Sequence[np.ndarray]) -> torch.Te
     return torch.bmm(m, across).reshape(n, out, c, out).transpose(1, 2)
 
 
-def _learned(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Learned)
+def apply_learned(state: _State, step: Learned, chosen, drawn, seeds) -> torch.Tensor:
+    """Generated pairs in the faces' place, as if read from 8-bit files; changes the truth."""
     if step.model not in state.learned:
         raise ValueError(f"the recipe needs the trained degradation model {step.model!r}")
     made = state.learned[step.model]([p["seed"] for p in drawn], step.truncation)
@@ -512,14 +442,18 @@ def _learned(state: _State, step, chosen, drawn) -> torch.Tensor:
     return _put(state.images, chosen, degraded if step.image == "degraded" else clean)
 
 
-def _gray(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Gray)
+def apply_gray(state: _State, step: Gray, chosen, drawn, seeds) -> torch.Tensor:
+    """Luma in all channels; `both` changes the truth too."""
     if step.both:
         gray = luma(_pick(state.truth, chosen)).expand(-1, 3, -1, -1)
         state.truth = _put(state.truth, chosen, to_bytes(gray) / 255)
     return _put(state.images, chosen, luma(_pick(state.images, chosen)).expand(-1, 3, -1, -1))
 
 
-def _blur(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Blur)
+def apply_blur(state: _State, step: Blur, chosen, drawn, seeds) -> torch.Tensor:
+    """Faces of one sort of shape together: products, convolutions, medians of one width."""
     images = state.images
     groups: dict[str, list[int]] = {}
     for k, parameters in enumerate(drawn):
@@ -616,7 +550,9 @@ def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Ten
     return torch.minimum(a, b), torch.maximum(a, b), c
 
 
-def _down(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Down)
+def apply_down(state: _State, step: Down, chosen, drawn, seeds) -> torch.Tensor:
+    """Each face to its drawn side."""
     matrices = [np.eye(side) for side in state.sides]
     for i, p in zip(chosen, drawn):
         matrices[i] = resample_matrix(state.sides[i], p["side_px"], p["filter"], p["antialias"])
@@ -624,26 +560,31 @@ def _down(state: _State, step, chosen, drawn) -> torch.Tensor:
     return _separable(state.images, matrices)
 
 
-def _up(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Up)
+def apply_up(state: _State, step: Up, chosen, drawn, seeds) -> torch.Tensor:
+    """All faces to the recipe's side."""
     matrices = [resample_matrix(s, state.size, step.filter, step.antialias) for s in state.sides]
     state.sides = [state.size] * len(matrices)
     return _separable(state.images, matrices)
 
 
-def _noise(state: _State, step, chosen, drawn, generators) -> torch.Tensor:
+@applies(Noise)
+def apply_noise(state: _State, step: Noise, chosen, drawn, seeds) -> torch.Tensor:
+    """Drawn by numpy for each face at its own side: the same on every device, in every batch."""
     canvas = state.images.shape[-1]
-    # drawn by numpy for each face at its own side: the same on every device and in every batch
     noise = np.zeros((len(chosen), 3, canvas, canvas), dtype=np.float64)
-    for slot, i, p, rng in zip(noise, chosen, drawn, generators):
+    for slot, i, p, seed in zip(noise, chosen, drawn, seeds):
         side = state.sides[i]
-        field = rng.standard_normal((3 if p["per_channel"] else 1, side, side))
+        field = _generator(seed).standard_normal((3 if p["per_channel"] else 1, side, side))
         slot[:, :side, :side] = field * (p["std_255"] / 255)
     added = torch.as_tensor(noise).to(state.images.dtype).to(state.images.device)
     noisy = _pick(state.images, chosen) + added
     return _put(state.images, chosen, noisy.clamp(0, 1) if step.clip else noisy)
 
 
-def _apply_jpeg(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Jpeg)
+def apply_jpeg(state: _State, step: Jpeg, chosen, drawn, seeds) -> torch.Tensor:
+    """The batched codec, or libjpeg face by face."""
     some = to_bytes(_pick(state.images, chosen))
     quality = [p["quality"] for p in drawn]
     sides = [state.sides[i] for i in chosen]
@@ -659,14 +600,18 @@ def _apply_jpeg(state: _State, step, chosen, drawn) -> torch.Tensor:
     return _put(state.images, chosen, decoded / 255)
 
 
-def _colour_shift(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(ColourShift)
+def apply_colour_shift(state: _State, step: ColourShift, chosen, drawn, seeds) -> torch.Tensor:
+    """One number added per channel."""
     some = _pick(state.images, chosen)
     shift = torch.tensor([p["shift_255"] for p in drawn], dtype=torch.float64)
     shift = shift.to(some.dtype).to(some.device)[:, :, None, None]
     return _put(state.images, chosen, (some + shift / 255).clamp(0, 1))
 
 
-def _jitter(state: _State, step, chosen, drawn) -> torch.Tensor:
+@applies(Jitter)
+def apply_jitter(state: _State, step: Jitter, chosen, drawn, seeds) -> torch.Tensor:
+    """Face by face, each in its own order of operations."""
     changed = []
     for i, parameters in zip(chosen, drawn):
         side = state.sides[i]
@@ -677,17 +622,6 @@ def _jitter(state: _State, step, chosen, drawn) -> torch.Tensor:
         changed.append(F.pad(face, (0, grown, 0, grown)))
     return _put(state.images, chosen, torch.cat(changed))
 
-
-_APPLY: dict[str, Callable] = {
-    "learned": _learned,
-    "gray": _gray,
-    "blur": _blur,
-    "down": _down,
-    "jpeg": _apply_jpeg,
-    "up": _up,
-    "colour_shift": _colour_shift,
-    "jitter": _jitter,
-}
 
 # ---------------------------------------------------------------------------------------------
 # Test sets and contact sheets
@@ -702,18 +636,8 @@ def summary(recipe: Recipe, drawn: dict) -> dict[str, str | int | float]:
     """
     row: dict = {"side_px": recipe.size} | dict.fromkeys(COLUMNS[2:-1], "")
     for step, p in zip(recipe.steps, drawn["steps"]):
-        if p is None:
-            continue
-        if step.kind == "blur":
-            sigma = p.get("sigma_px")
-            size = f"kernel {p['kernel_px']}" if sigma is None else f"sigma {sigma:.3g}"
-            row["blur"] = f"{p['shape']} {size}"
-        elif step.kind == "down":
-            row["side_px"], row["filter"] = p["side_px"], p["filter"]
-        elif step.kind == "noise":
-            row["noise_std_255"] = round(p["std_255"], 2)
-        elif step.kind == "jpeg":
-            row["jpeg_quality"] = p["quality"]
+        if p is not None:
+            row |= step.summary(p)
     return row
 
 

@@ -3,14 +3,21 @@
 A recipe is an entry of `degradations:` in config.yaml. `frcore.degrade.draw` picks the parameters
 of one image from it; `frcore.degrade.degrade_batch` carries them out.
 
+A kind of step is one class here (its fields, its draw) and one function `apply_KIND` in
+frcore/degrade.py. No list names the kinds: a class above the line `Step = ...` is one.
+
 Lengths (`*_px`) are pixels at the place in the chain where the step stands, for faces of `size`
 pixels: a recipe of 512 px is not meant for 64 px. Noise and colour are on the 0..255 scale.
 Every step is applied with probability `p`; ranges are inclusive and uniform.
 """
 
-from typing import Annotated, Literal
+import math
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RESIZE_FILTERS = ("nearest", "bilinear", "area", "bicubic", "pulse_bicubic")
 
@@ -33,6 +40,15 @@ def _within(name: str, value: tuple, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {list(value)}")
 
 
+def _uniform(rng: "np.random.Generator", low_high: tuple[float, float]) -> float:
+    # six digits: readable in the table, and the table holds exactly what was used
+    return round(float(rng.uniform(*low_high)), 6)
+
+
+def _integer(rng: "np.random.Generator", low_high: tuple[int, int]) -> int:
+    return int(rng.integers(low_high[0], low_high[1] + 1))
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -51,6 +67,11 @@ class GaussianBlur(_Model):
         _odd_kernel(self.kernel_px)
         return self
 
+    def draw(self, rng: "np.random.Generator") -> dict:
+        """{"sigma_px", "kernel_px"}."""
+        sigma = _uniform(rng, self.sigma_px)
+        return {"sigma_px": sigma, "kernel_px": gaussian_kernel_px(sigma, self.kernel_px)}
+
 
 class AnisotropicBlur(_Model):
     """Gaussian with two independent widths, turned by an angle uniform in [-pi, pi]."""
@@ -65,6 +86,15 @@ class AnisotropicBlur(_Model):
         _odd_kernel(self.kernel_px)
         return self
 
+    def draw(self, rng: "np.random.Generator") -> dict:
+        """{"sigma_px", "sigma_y_px", "angle_rad", "kernel_px"}."""
+        return {
+            "sigma_px": _uniform(rng, self.sigma_px),
+            "sigma_y_px": _uniform(rng, self.sigma_px),
+            "angle_rad": _uniform(rng, (-math.pi, math.pi)),
+            "kernel_px": self.kernel_px,
+        }
+
 
 class BoxBlur(_Model):
     """Mean over a square; an even side leans half a pixel to the upper left, as in OpenCV."""
@@ -77,6 +107,10 @@ class BoxBlur(_Model):
         _within("side_px", self.side_px, 1, 99)
         return self
 
+    def draw(self, rng: "np.random.Generator") -> dict:
+        """{"kernel_px"}."""
+        return {"kernel_px": _integer(rng, self.side_px)}
+
 
 class MedianBlur(_Model):
     """Median of a square per channel; an even draw is made odd by adding one."""
@@ -88,6 +122,10 @@ class MedianBlur(_Model):
     def _check(self):
         _within("side_px", self.side_px, 1, 99)
         return self
+
+    def draw(self, rng: "np.random.Generator") -> dict:
+        """{"kernel_px"}, odd."""
+        return {"kernel_px": _integer(rng, self.side_px) // 2 * 2 + 1}
 
 
 class MotionBlur(_Model):
@@ -103,10 +141,33 @@ class MotionBlur(_Model):
         _within("direction", self.direction, -1, 1)
         return self
 
+    def draw(self, rng: "np.random.Generator") -> dict:
+        """{"kernel_px" (odd), "angle_deg", "direction"}."""
+        return {
+            "kernel_px": _integer(rng, self.side_px) // 2 * 2 + 1,
+            "angle_deg": _uniform(rng, (0.0, 360.0)),
+            "direction": _uniform(rng, self.direction),
+        }
+
 
 def _odd_kernel(kernel_px: int | str) -> None:
     if isinstance(kernel_px, int) and (kernel_px < 1 or kernel_px % 2 == 0):
         raise ValueError(f"kernel_px must be odd and positive, got {kernel_px}")
+
+
+def gaussian_kernel_px(sigma_px: float, rule: int | str) -> int:
+    """Odd kernel side: `rule` itself if a number, else imgaug's or the three-sigma rule.
+
+    Raises ValueError for another rule.
+    """
+    if isinstance(rule, int):
+        return rule
+    if rule == "three_sigma":
+        return 2 * math.ceil(3 * sigma_px) + 1
+    if rule == "imgaug":
+        width = 3.3 if sigma_px < 3 else 2.9 if sigma_px < 5 else 2.6
+        return int(max(width * sigma_px, 5)) // 2 * 2 + 1
+    raise ValueError(f"unknown kernel rule {rule!r}; known: a number, imgaug, three_sigma")
 
 
 BlurChoice = Annotated[
@@ -116,7 +177,25 @@ BlurChoice = Annotated[
 
 
 class _Step(_Model):
+    """What may happen with probability `p`. A subclass has a `kind` and a `draw`."""
+
     p: Probability = 1.0
+
+    def draw(self, rng: "np.random.Generator", side: int, for_test: bool) -> dict | None:
+        """Parameters of one image, plain numbers and text; None: it does not happen to this one.
+
+        side: of the face before this step, pixels. for_test: for a test set, see `degrade.draw`.
+        All randomness comes from `rng`; what does not happen draws nothing.
+        """
+        raise NotImplementedError
+
+    def side_after(self, side: int, drawn: dict, size: int) -> int:
+        """Side of the face after this step; `size` is the recipe's. Most steps leave it alone."""
+        return side
+
+    def summary(self, drawn: dict) -> dict:
+        """What a test set's table tells of a draw, by column of `degrade.COLUMNS`."""
+        return {}
 
 
 class Learned(_Step):
@@ -132,6 +211,10 @@ class Learned(_Step):
     truncation: float = Field(0.8, gt=0, le=1)
     image: Literal["degraded", "clean"] = "degraded"
 
+    def draw(self, rng, side, for_test):
+        """{"seed"}: of the pair."""
+        return {"seed": int(rng.integers(2**48))}
+
 
 class Gray(_Step):
     """Luma (BT.601) in all channels. `both`: the truth of the pair becomes grey too."""
@@ -139,12 +222,26 @@ class Gray(_Step):
     kind: Literal["gray"]
     both: bool = False
 
+    def draw(self, rng, side, for_test):
+        """{"both"}; None where it would change the truth of a test set."""
+        return None if self.both and for_test else {"both": self.both}
+
 
 class Blur(_Step):
     """One of `choices`, each equally likely."""
 
     kind: Literal["blur"]
     choices: Annotated[tuple[BlurChoice, ...], Strict(False), Field(min_length=1)]
+
+    def draw(self, rng, side, for_test):
+        """{"shape"} and what the shape draws."""
+        choice = self.choices[int(rng.integers(len(self.choices)))]
+        return {"shape": choice.shape, **choice.draw(rng)}
+
+    def summary(self, drawn):
+        sigma = drawn.get("sigma_px")
+        size = f"kernel {drawn['kernel_px']}" if sigma is None else f"sigma {sigma:.3g}"
+        return {"blur": f"{drawn['shape']} {size}"}
 
 
 class Down(_Step):
@@ -179,6 +276,21 @@ class Down(_Step):
                 )
         return self
 
+    def draw(self, rng, side, for_test):
+        """{"side_px", "filter", "antialias"}."""
+        if self.side_px is not None:
+            target = _integer(rng, self.side_px)
+        else:
+            target = max(1, math.floor(side / _uniform(rng, self.factor)))
+        chosen = self.filters[int(rng.integers(len(self.filters)))]
+        return {"side_px": target, "filter": chosen, "antialias": self.antialias}
+
+    def side_after(self, side, drawn, size):
+        return drawn["side_px"]
+
+    def summary(self, drawn):
+        return {"side_px": drawn["side_px"], "filter": drawn["filter"]}
+
 
 class Noise(_Step):
     """Additive Gaussian noise, its strength drawn per image.
@@ -202,6 +314,17 @@ class Noise(_Step):
         else:
             _within("variance", self.variance, 0, 1)
         return self
+
+    def draw(self, rng, side, for_test):
+        """{"std_255", "per_channel"}."""
+        if self.std_255 is not None:
+            std = _uniform(rng, self.std_255)
+        else:
+            std = round(255 * math.sqrt(float(rng.uniform(*self.variance))), 6)
+        return {"std_255": std, "per_channel": bool(rng.random() < self.per_channel)}
+
+    def summary(self, drawn):
+        return {"noise_std_255": round(drawn["std_255"], 2)}
 
 
 class Jpeg(_Step):
@@ -227,6 +350,17 @@ class Jpeg(_Step):
             _within("compression", self.compression, 0, 100)
         return self
 
+    def draw(self, rng, side, for_test):
+        """{"quality"}: libjpeg's, 1..100; None for a face that is too small."""
+        if side < self.min_side_px:
+            return None
+        if self.quality is not None:
+            return {"quality": _integer(rng, self.quality)}
+        return {"quality": jpeg_quality(_uniform(rng, self.compression))}
+
+    def summary(self, drawn):
+        return {"jpeg_quality": drawn["quality"]}
+
 
 class Up(_Step):
     """Enlarge (or shrink) to the recipe's `size`; `antialias` as in `Down`."""
@@ -235,6 +369,13 @@ class Up(_Step):
     p: Literal[1.0] = 1.0
     filter: Literal["nearest", "bilinear", "area", "bicubic"]
     antialias: bool = False
+
+    def draw(self, rng, side, for_test):
+        """{"filter", "antialias"}: nothing is left to chance."""
+        return {"filter": self.filter, "antialias": self.antialias}
+
+    def side_after(self, side, drawn, size):
+        return size
 
 
 class ColourShift(_Step):
@@ -247,6 +388,10 @@ class ColourShift(_Step):
     def _check(self):
         _within("shift_255", self.shift_255, -255, 255)
         return self
+
+    def draw(self, rng, side, for_test):
+        """{"shift_255": one number per channel}."""
+        return {"shift_255": [_uniform(rng, self.shift_255) for _ in range(3)]}
 
 
 class Jitter(_Step):
@@ -268,11 +413,16 @@ class Jitter(_Step):
         _within("hue", self.hue, -0.5, 0.5)
         return self
 
+    def draw(self, rng, side, for_test):
+        """{"brightness", "contrast", "saturation", "hue", "order": these names}."""
+        names = ("brightness", "contrast", "saturation", "hue")
+        drawn: dict = {name: _uniform(rng, getattr(self, name)) for name in names}
+        drawn["order"] = [names[i] for i in rng.permutation(len(names))]
+        return drawn
 
-Step = Annotated[
-    Learned | Gray | Blur | Down | Noise | Jpeg | Up | ColourShift | Jitter,
-    Field(discriminator="kind"),
-]
+
+# every class above is a kind; X | Y cannot be written of a list
+Step = Annotated[Union[tuple(_Step.__subclasses__())], Field(discriminator="kind")]  # noqa: UP007
 
 
 class Recipe(_Model):
@@ -293,6 +443,26 @@ class Recipe(_Model):
         """Entry of `models:` whose pairs take the photographs' place, if there is one."""
         first = self.steps[0] if self.steps else None
         return first.model if isinstance(first, Learned) else None
+
+    def facts(self) -> dict:
+        """What the recipe does, JSON-able: the fields that somebody set, without the prose.
+
+        `Recipe.model_validate` makes the same recipe of it, but for description and source.
+        """
+        prose = {"description", "source"}
+        return self.model_dump(mode="json", exclude_unset=True, exclude=prose)
+
+    def code(self) -> tuple[str, ...]:
+        """The code of its kinds of steps: entries "module:name" of `frcore.codehash.code_hash`.
+
+        Of each the class here and the function that applies it. What all recipes share is found by
+        following `frcore.degrade:draw` and `frcore.degrade:degrade_batch`, which name no kind.
+        """
+        found: dict[str, None] = {}
+        for step in self.steps:
+            found[f"{__name__}:{type(step).__name__}"] = None
+            found[f"frcore.degrade:apply_{step.kind}"] = None
+        return tuple(found)
 
     @model_validator(mode="after")
     def _check(self):

@@ -6,6 +6,9 @@ import io
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import yaml
 from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
-from frcore import degrade, images, jpeg, seeds
+from frcore import degrade, images, jpeg, recipes, seeds
 from frcore.recipes import Recipe
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV comes with albumentations")
@@ -154,12 +157,12 @@ def test_test_sets_are_not_grey_and_else_the_same():
     ],
 )
 def test_kernel_side(sigma, rule, side):
-    assert degrade.gaussian_kernel_px(sigma, rule) == side
+    assert recipes.gaussian_kernel_px(sigma, rule) == side
 
 
 def test_unknown_kernel_rule():
     with pytest.raises(ValueError, match="unknown kernel rule 'big'"):
-        degrade.gaussian_kernel_px(1, "big")
+        recipes.gaussian_kernel_px(1, "big")
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.025, 0.5, 2, 10])
@@ -857,3 +860,93 @@ def test_contact_sheet(folder):
     assert np.array_equal(sheet, again)
     with pytest.raises(ValueError, match="at least one face"):
         degrade.contact_sheet([], recipe, "psfr_64")
+
+
+# ---- kinds of steps
+
+
+def test_every_kind_has_the_function_that_its_name_says():
+    steps = {step.model_fields["kind"].annotation: step for step in recipes._Step.__subclasses__()}
+    kinds = {kind.__args__[0] for kind in steps}
+    assert len(kinds) == len(steps) > 8
+    assert set(degrade._APPLY) == kinds
+    for kind in kinds:
+        assert getattr(degrade, f"apply_{kind}") is degrade._APPLY[kind]
+
+
+def test_another_name_is_refused():
+    def dim():
+        """Never called."""
+
+    with pytest.raises(ValueError, match="dim applies noise: call it apply_noise"):
+        degrade.applies(recipes.Noise)(dim)
+    assert degrade._APPLY["noise"] is degrade.apply_noise
+
+
+NEW_CLASS = """
+class Speckle(_Step):
+    kind: Literal["speckle"]
+    share: Probability
+
+    def draw(self, rng, side, for_test):
+        return {"share": _uniform(rng, (0, self.share))}
+
+
+# every class above is a kind"""
+
+NEW_FUNCTION = """
+
+from frcore.recipes import Speckle
+
+
+@applies(Speckle)
+def apply_speckle(state, step, chosen, drawn, seeds):
+    some = _pick(state.images, chosen).clone()
+    for face, p, seed in zip(some, drawn, seeds):
+        face[:, torch.tensor(_generator(seed).random(face.shape[1:]) < p["share"])] = 1
+    return _put(state.images, chosen, some)
+"""
+
+NEW_USE = """
+import json, sys
+import torch
+from frcore import codehash, degrade, seeds
+from frcore.recipes import Recipe
+
+print(json.dumps(codehash.code_hash("frcore.degrade:degrade_folder", *Recipe.model_validate(
+    {"size": 64, "steps": json.loads(sys.argv[1])}).code())))
+if len(sys.argv) > 2:
+    recipe = Recipe.model_validate({"size": 64, "steps": json.loads(sys.argv[2])})
+    drawn = [degrade.draw(recipe, seeds.numpy_generator(0, i)) for i in range(3)]
+    faces = torch.zeros(3, 3, 64, 64)
+    made, _ = degrade.degrade_batch(faces, recipe, drawn)
+    alone, _ = degrade.degrade_batch(faces[1:2], recipe, drawn[1:2], "real")
+    assert torch.equal(made[1:2], alone)
+    print(json.dumps([[d["steps"][0]["share"], float(m.mean())] for d, m in zip(drawn, made)]))
+"""
+
+
+def test_a_kind_of_step_is_one_class_and_one_function(tmp_path):
+    """In a copy of the sources; what other recipes hang on stays as it is."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "frcore", tmp_path / "frcore", ignore=ignored)
+    (tmp_path / "use.py").write_text(NEW_USE)
+    known = json.dumps([{"kind": "noise", "std_255": [0, 9]}, {"kind": "up", "filter": "area"}])
+
+    def use(*words):
+        words = [sys.executable, "use.py", *words]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (before,) = use(known)
+    models, functions = tmp_path / "frcore/recipes.py", tmp_path / "frcore/degrade.py"
+    text = models.read_text()
+    assert text.count("\n# every class above is a kind") == 1
+    models.write_text(text.replace("\n# every class above is a kind", NEW_CLASS))
+    functions.write_text(functions.read_text() + NEW_FUNCTION)
+    after, results = use(known, json.dumps([{"kind": "speckle", "share": 0.5}]))
+    assert after == before
+    assert len({share for share, _ in results}) == 3
+    for share, mean in results:
+        assert mean == pytest.approx(share, abs=0.03)

@@ -1,6 +1,7 @@
 """Recipes: every preset of config.yaml is valid, and each mistake has its own message."""
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,24 @@ def test_import_is_cheap():
     code = "import sys, frcore.recipes; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_facts_are_what_somebody_wrote_without_the_prose():
+    entry = {**GOOD, "description": "d", "source": "s"}
+    recipe = Recipe.model_validate(entry)
+    assert recipe.facts() == GOOD
+    assert Recipe.model_validate(json.loads(json.dumps(recipe.facts()))) == (
+        recipe.model_copy(update={"description": "", "source": ""})
+    )
+
+
+def test_code_names_the_kinds_of_a_recipe():
+    steps = [{"kind": "colour_shift", "shift_255": [-9, 9]}, *GOOD["steps"][2:]]
+    twice = {"size": 64, "steps": [*steps, steps[0]]}
+    assert Recipe.model_validate(twice).code() == (
+        "frcore.recipes:ColourShift", "frcore.degrade:apply_colour_shift",
+        "frcore.recipes:Noise", "frcore.degrade:apply_noise",
+        "frcore.recipes:Jpeg", "frcore.degrade:apply_jpeg",
+        "frcore.recipes:Up", "frcore.degrade:apply_up",
+    )  # fmt: skip
+    assert Recipe.model_validate({"size": 64, "steps": []}).code() == ()
