@@ -6,18 +6,24 @@ under `run:`). Every error is found in one go; each is one line that names the k
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from frcore import registry_metrics
 from frcore.recipes import Recipe
-from frcore.registry import METHODS, METRICS, nearest
+from frcore.registry import METHODS, METRICS, add_methods_folder, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# Part of every digest. A job's digest leaves out fields that nobody set, so that a new field reruns
+# nothing; whoever changes the default of an old one raises this number.
+DEFAULTS = 1
+RAMP = 0.05  # of the average's half-life, in images seen, for a training from scratch
+LEAST_LEFT = 0.1  # an average that holds more of its random start than this is refused
 
 
 def project_file(path: str, root: str | Path = ROOT) -> str:
@@ -39,6 +45,13 @@ class ConfigError(ValueError):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def facts(self, **words) -> dict:
+        """The fields that somebody set, JSON-able: what a digest or a job holds.
+
+        words: include and exclude of pydantic's model_dump.
+        """
+        return self.model_dump(mode="json", exclude_unset=True, **words)
 
 
 class Split(Strict):
@@ -109,15 +122,36 @@ class Dataset(Strict):
         return self
 
 
+class TrainStage(Strict):
+    """A part of a training: what rests, which settings and rates differ from the entry's."""
+
+    images: int = Field(ge=1)  # seen in this stage
+    # networks of the trainer ("discriminator") or parts of one ("model.encoder") that do not learn
+    freeze: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}  # of the method, the weights of its losses among them
+    rates: dict[str, float] = {}  # factor on the learning rate of each optimizer named
+
+    @field_validator("rates")
+    @classmethod
+    def _rates(cls, value):
+        if any(rate < 0 for rate in value.values()):
+            raise ValueError("rates are factors of 0 or more")
+        return value
+
+
 class Train(Strict):
     """How a model is trained. Counts are images seen, so that batch size changes no schedule."""
 
     datasets: tuple[Name, ...] = ("digiface",)
+    # methods of two sets: whose faces are degraded; people of both sets are shared out among them
+    low_quality: tuple[Name, ...] = ()
     degradations: tuple[Name, ...] = ()  # none for methods that see clean faces alone
+    stages: tuple[TrainStage, ...] = ()  # one after another; the last goes on to the end
     images: int = Field(512, ge=1)  # images seen in this run
     batch: int = Field(16, ge=1)
     ema_images: float = Field(10_000, ge=0)  # half-life of the average; 0 = no average
-    # early in a run the half-life is at most this part of the images seen
+    # early in a run the half-life is at most this part of the images seen; unset: RAMP in a
+    # training from scratch, no limit in one that goes on
     ema_ramp: float | None = Field(None, gt=0)
     save_images: int = Field(2048, ge=1)  # state is written this often
     sample_images: int = Field(2048, ge=1)  # a picture of fixed faces is written this often
@@ -126,6 +160,36 @@ class Train(Strict):
     threads: int = Field(2, ge=1)
     memory_mb: int = Field(4000, ge=100)
     minutes: int = Field(60, ge=1)
+
+    def start_share(self) -> float:
+        """How much of a random start is left in the average after this training, 0 to 1."""
+        if not self.ema_images:
+            return 0.0
+        ramp, left, seen = self.ema_ramp or RAMP, 1.0, 0
+        while seen < self.images and left > 1e-6:
+            seen += self.batch
+            left *= 0.5 ** (self.batch / min(self.ema_images, ramp * seen))
+        return left
+
+    @model_validator(mode="after")
+    def _left_its_start(self):
+        if self.start_share() > LEAST_LEFT:
+            raise ValueError(
+                f"after {self.images} images the average is {self.start_share():.0%} its start: "
+                f"leave ema_ramp out, or write a smaller one"
+            )
+        return self
+
+
+class Restoring(Strict):
+    """What restoring with an entry takes; nothing here changes a restored face."""
+
+    batch: int = Field(16, ge=1)  # faces at a time
+    gpus: int | None = Field(None, ge=0)  # None: 1 for a trained method, else 0
+    minutes: int = Field(120, ge=1)
+    memory_mb: int = Field(4000, ge=100)
+    threads: int = Field(1, ge=1)
+    shards: int = Field(1, ge=1, le=9999)  # jobs that share a test set
 
 
 class Model(Strict):
@@ -140,6 +204,7 @@ class Model(Strict):
     init: str = "shipped"
     weights: str | None = None  # path of finished weights (as for init): nothing is trained
     train: Train | None = None
+    restore: Restoring = Restoring()
 
     @field_validator("method")
     @classmethod
@@ -230,12 +295,22 @@ class Config(Strict):
     seed: int = Field(0, ge=0)
     results: str = "results"  # experiments keep theirs in a folder of their own
     resources: str = "resources"
+    methods: tuple[str, ...] = ()  # folders of your own methods, a file each
+    metrics: tuple[str, ...] = ()  # folders of your own metrics
     datasets: dict[Name, Dataset]
     degradations: dict[Name, Recipe]
     models: dict[Name, Model]
     figures: dict[Name, Figure] = {}
     assets: dict[Name, Asset] = {}
     run: Run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folders(cls, data):
+        """Users' folders first: entries name what is in them."""
+        if isinstance(data, Mapping):
+            add_folders(data.get("methods") or (), data.get("metrics") or ())
+        return data
 
     @model_validator(mode="after")
     def _names(self):
@@ -264,17 +339,23 @@ class Config(Strict):
             row = METHODS[model.method]
             if model.train:
                 check(f"models.{name}.train.datasets", model.train.datasets, self.datasets)
+                check(f"models.{name}.train.low_quality", model.train.low_quality, self.datasets)
                 check(
                     f"models.{name}.train.degradations", model.train.degradations, self.degradations
                 )
-                sizes = {self.datasets[d].size for d in model.train.datasets if d in self.datasets}
+                both = (*model.train.datasets, *model.train.low_quality)
+                sizes = {self.datasets[d].size for d in both if d in self.datasets}
                 if len(sizes) > 1:
                     mistakes.append(f"models.{name}.train.datasets differ in size: {sorted(sizes)}")
             paired = row.data == "paired"
             # a method of unpaired data takes low-quality faces as they are, or made so
-            if model.train and row.data != "unpaired" and paired != bool(model.train.degradations):
+            free = row.data in ("unpaired", "two_sets")
+            if model.train and not free and paired != bool(model.train.degradations):
                 wanted = "name one or more" if paired else "it sees clean faces alone"
                 mistakes.append(f"models.{name}.train.degradations: {wanted}")
+            if model.train and (row.data == "two_sets") != bool(model.train.low_quality):
+                wanted = "name one or more" if row.data == "two_sets" else "it takes one set alone"
+                mistakes.append(f"models.{name}.train.low_quality: {wanted}")
             start = self.models.get(model.init)
             if start and start.method != model.method:
                 mistakes.append(f"models.{name}.init: {model.init} is of method {start.method}")
@@ -410,13 +491,35 @@ class Config(Strict):
         used = {*self.run.datasets, *(self.figures[name].dataset for name in self.run.figures)}
         used |= {self.datasets[name].reference for name in self.run.datasets} - {None}
         trained = [self.models[name].train for name in self.used_models()]
-        return used | {dataset for train in trained if train for dataset in train.datasets}
+        return used | {
+            dataset
+            for train in trained
+            if train
+            for dataset in (*train.datasets, *train.low_quality)
+        }
 
     def _learned(self, model: Model) -> list[str]:
         """The recipes of a model's training that begin with a generated pair."""
         names = model.train.degradations if model.train else ()
         known = self.degradations
         return [name for name in names if name in known and known[name].learned]
+
+
+def add_folders(methods: Iterable[str], metrics: Iterable[str] = ()) -> None:
+    """Read users' folders of methods and metrics. Raises ConfigError, one line a folder."""
+    mistakes = []
+
+    def read(key: str, folders, add: Callable) -> None:
+        for folder in [folders] if isinstance(folders, str) else folders:
+            try:
+                add(folder)
+            except ValueError as error:
+                mistakes.append(f"{key}: {error}")
+
+    read("methods", methods, add_methods_folder)
+    read("metrics", metrics, lambda folder: registry_metrics.add_metrics_folder(folder))
+    if mistakes:
+        raise ConfigError(mistakes)
 
 
 def load_config(source: str | Path | Mapping) -> Config:

@@ -18,7 +18,7 @@ from PIL import Image
 from frcore.degrade import Pairs, degrade_batch, draw
 from frcore.images import read_image
 from frcore.recipes import Recipe
-from frcore.seeds import numpy_generator
+from frcore.seeds import numpy_generator, seed_for
 
 IN_MEMORY_BYTES = 2_000_000_000  # larger sets are decoded while training
 ON_DEVICE_SHARE = 0.25  # of a GPU's free memory: a set that needs less lives there as bytes
@@ -26,11 +26,12 @@ ON_DEVICE_SHARE = 0.25  # of a GPU's free memory: a set that needs less lives th
 
 @dataclass(frozen=True)
 class Sample:
-    """One training face: where its image and (if needed) its label map are."""
+    """One training face: where its image and (if needed) its label map are, and whose it is."""
 
     id: str
     image: Path
     labels: Path | None = None
+    person: str = ""
 
 
 class TrainingFaces:
@@ -117,6 +118,12 @@ class TrainingFaces:
                 batch["labels"][generated] = self.parse(batch["truth"][generated])
         return batch
 
+    def once(self, n: int, device: torch.device):
+        """Every face once, in batches of n as `batch` gives them: for a fit that is no descent."""
+        for start in range(0, len(self), n):
+            share = min(n, len(self) - start)
+            yield self.batch(start, share, device)
+
     def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
         """The first faces with one fixed degradation each, for pictures of the progress."""
         truth = self.truth(range(min(n, len(self.samples))), device)
@@ -186,6 +193,65 @@ class TrainingFaces:
         if self._cache is None:
             futures = [self._pool.submit(self._decode, i) for i in self.indices(position, n)]
             self._ahead = ((position, n), futures)
+
+
+class TwoSets:
+    """Good faces of some people beside degraded faces of others, each in an order of its own.
+
+    The same interface as TrainingFaces: `truth` is of the first set and `degraded` of the second;
+    the truth of the second is never given away.
+    """
+
+    def __init__(self, good: TrainingFaces, bad: TrainingFaces):
+        self.good, self.bad = good, bad
+        self.recipes, self.samples = bad.recipes, good.samples
+
+    def __len__(self):
+        return len(self.good)
+
+    def batch(self, position: int, n: int, device: torch.device, rank: int = 0, ranks: int = 1):
+        """As TrainingFaces.batch: truth and degraded n / ranks x 3 x H x W in [0, 1], no pairs."""
+        bad = self.bad.batch(position, n, device, rank, ranks)
+        return {
+            **self.good.batch(position, n, device, rank, ranks),
+            "degraded": bad.get("degraded", bad["truth"]),
+        }
+
+    def once(self, n: int, device: torch.device):
+        """Every good face once, each batch beside as many degraded ones."""
+        for start in range(0, len(self), n):
+            yield self.batch(start, min(n, len(self) - start), device)
+
+    def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """Degraded faces for pictures of the progress; there is no truth to show beside them."""
+        fixed = self.bad.fixed_batch(n, device)
+        return {"degraded": fixed.get("degraded", fixed["truth"])}
+
+    def truth(self, indices: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Good faces by their place in the list: n x 3 x H x W in [0, 1]."""
+        return self.good.truth(indices, device)
+
+    def degrade(self, truth: torch.Tensor, positions: Sequence[int]):
+        """As TrainingFaces.degrade, by the recipes of the second set."""
+        return self.bad.degrade(truth, positions)
+
+
+def disjoint(
+    good: Sequence[Sample], bad: Sequence[Sample], seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Two sets of faces without a person in common.
+
+    People of one set alone stay; those of both are shared out, half to each, by a number drawn from
+    (seed, person). Faces whose person is not known ("") stay. Raises ValueError where nobody is
+    left in a set.
+    """
+    both = {s.person for s in good} & {s.person for s in bad} - {""}
+    first = {person for person in both if seed_for(seed, "two sets", person) % 2}
+    good = [sample for sample in good if sample.person not in both - first]
+    bad = [sample for sample in bad if sample.person not in first]
+    if not good or not bad:
+        raise ValueError("the two sets share so few people that one of them has no face left")
+    return good, bad
 
 
 def _stacked(arrays) -> list[torch.Tensor]:

@@ -108,8 +108,10 @@ def assess(
 def assess_from_faces(
     name: str,
     weights: Path,
-    spec: Mapping,
-    recipes: Mapping[str, Mapping],
+    entry: Model,
+    trained_on: Mapping[str, Recipe],
+    frames: Mapping[str, Mapping],
+    recipes: Mapping[str, Recipe],
     results: Path,
     resources: Path,
     out: Path,
@@ -118,24 +120,23 @@ def assess_from_faces(
 ) -> None:
     """`assess` for a job of the workflow, on the low-quality faces that the model was trained on.
 
-    spec: of workflow.Plan.training_spec. recipes: {name: values} of written degradations.
+    entry: of the model. trained_on: recipes of its training. frames: {dataset: crop_scale and
+    crop_shift}. recipes: written degradations to compare with.
     """
-    entry = Model.model_validate(spec["entry"])
     samples = []
     for dataset in entry.train.datasets:
         faces = results / "faces"
         files = face_files(faces / f"{dataset}.csv", faces / dataset, "train")
         samples += [Sample(f"{dataset}/{i}", path) for i, path in files]
-    own = [Recipe.model_validate(spec["recipes"][key]) for key in entry.train.degradations]
-    faces = TrainingFaces(samples, entry.seed, own)
+    faces = TrainingFaces(samples, entry.seed, [trained_on[g] for g in entry.train.degradations])
     batch = faces.fixed_batch(PAIRS, torch.device("cpu"))
-    frame = spec["datasets"][entry.train.datasets[0]]
+    frame = frames[entry.train.datasets[0]]
     assess(
         name,
         weights,
         batch.get("degraded", batch["truth"]),
         "+".join(entry.train.datasets),
-        {key: Recipe.model_validate(value) for key, value in recipes.items()},
+        recipes,
         present(resources),
         out,
         (frame["crop_scale"], frame["crop_shift"]),

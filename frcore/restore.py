@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,10 +23,14 @@ import torch
 from PIL import Image, ImageOps
 
 from frcore import checkpoint
-from frcore.config import ROOT, Config, ConfigError, load_settings, project_file
+from frcore.assets import present
+from frcore.cards import differences
+from frcore.config import ROOT, Config, ConfigError, Model, load_settings, project_file
 from frcore.device import pick_device
+from frcore.facebatch import Faces, resized, sides_note, sides_of
 from frcore.faces import align, detect, paste, sources
 from frcore.faces.build import face_files
+from frcore.guide import build, frozen, load_guide
 from frcore.images import (
     BadImage,
     atomic_output,
@@ -35,6 +40,7 @@ from frcore.images import (
     to_uint8,
     write_image,
 )
+from frcore.recipes import Recipe
 from frcore.registry import METHODS, load_method, nearest
 from frcore.seeds import torch_generator
 from frcore.tables import write_table
@@ -70,7 +76,7 @@ class RestoreError(ValueError):
 
 @dataclass
 class Restorer:
-    """A method ready to restore: frozen net (None for a method without one), helpers and card.
+    """A method ready to restore: frozen net, the nets that it leans on, and card.
 
     size, crop_scale, crop_shift: the frame of the aligned faces it was trained on.
     digest: changes with anything that changes a result.
@@ -78,13 +84,13 @@ class Restorer:
 
     name: str
     module: ModuleType
-    model: torch.nn.Module | None
+    model: torch.nn.Module
     device: torch.device
     card: dict
     digest: str
     guide: dict = field(default_factory=dict)
     path: Path | None = None
-    one_by_one: bool = False  # learnt on first use: the method draws random numbers
+    recipe: Recipe | None = None  # what made the faces worse, for a method that is told
 
     @property
     def size(self) -> int:
@@ -95,6 +101,11 @@ class Restorer:
     def crop(self) -> tuple[float, float]:
         """crop_scale and crop_shift of the aligned faces."""
         return float(self.card.get("crop_scale", 1.0)), float(self.card.get("crop_shift", 0.1))
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(side that the net takes, side that it gives), where they are not the faces'."""
+        return sides_of(self.module, self.model.settings)
 
     @property
     def stochastic(self) -> bool:
@@ -113,52 +124,119 @@ def load_model(
     helpers: Mapping[str, str | Path] | None = None,
     root: str | Path = ROOT,
     results: str | Path = "results",
+    assets: Mapping[str, str | Path] | None = None,
 ) -> Restorer:
     """A frozen model by name or from a weights file.
 
     A name is looked up as `weights:` of its entry in `config`, then in {root}/weights/, then as
     {results}/models/NAME/weights.safetensors; methods that are not trained need no file.
-    `helpers` {role: weights file} replaces the helper entries that the card names; those are looked
-    up beside the file first. Raises RestoreError naming what exists or where it was looked for,
-    WeightsError for a file that does not fit.
+    `helpers` {role: weights file} replaces the helper entries that the card, or the entry of
+    `config`, names; those are looked up beside the file first. assets: {asset: file} of the
+    pretrained parts that some methods restore with; default: those in `resources` here.
+    Raises RestoreError naming what exists, where it was looked for, or settings of the entry that
+    the weights were not trained with; WeightsError for a file that does not fit.
     """
-    device = torch.device(device)
-    path = find_weights(name_or_path, config, root, results)
     name = str(name_or_path)
+    path = find_weights(name_or_path, config, root, results)
+    entry = config.models.get(name) if config is not None else None
     if path is None:
         method, settings, frame = _untrained(name, config, root, results)
-        return without_weights(name, method, settings, device, **frame)
-    networks, card = checkpoint.load_weights(path)
-    module = load_method(card["method"])
-    model = module.build(load_settings(module.Settings, card["settings"], f"{path}: "))
-    checkpoint.load_strict(model, networks["model"], str(path))
-    model.to(device).eval().requires_grad_(False)
-    guide, digests = {}, [checkpoint.file_digest(path)]
-    for role, helper in {**card.get("helpers", {}), **(helpers or {})}.items():
-        if helper is None or role in METHODS[card["method"]].training_helpers:
+        card = {"name": name, "method": method, "settings": settings, **frame}
+        named = {role: settings.get(role) for role in METHODS[method].helpers}
+    else:
+        card = checkpoint.read_card(path)
+        named = {
+            role: card.get("helpers", {}).get(role) for role in METHODS[card["method"]].helpers
+        }
+        if entry is not None and entry.weights:
+            wrong = differences(card, entry.method, entry.settings)
+            if wrong:
+                raise RestoreError(f"models.{name}.{wrong[0]}: leave it out or write the same")
+    found: dict[str, Path] = {}
+    for role, helper in {**named, **(helpers or {})}.items():
+        if helper is None or role not in METHODS[card["method"]].helpers:
             continue
-        found = _beside(path, str(helper)) or helper
-        try:
-            loaded = load_model(found, device, config, None, root, results)
-        except RestoreError as error:
-            raise RestoreError(f"{name} needs the helper {role}: {error}") from None
-        guide[role] = loaded.model
-        digests.append(loaded.digest)
+        place = _beside(path, str(helper)) if path else None
+        place = place or find_weights(helper, config, root, results)
+        if place is None:
+            looked = " or ".join(str(place) for place in _places(str(helper), root, results))
+            raise RestoreError(f"{name} needs the helper {role}: {helper} has no weights yet: "
+                               f"looked for {looked}")  # fmt: skip
+        found[role] = place
     _check_reference(card["method"], name)
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    name = card.get("name") or path.stem
-    return Restorer(name, module, model, device, card, digest, guide, path)
+    own = name if entry is not None or path is None else card.get("name") or path.stem
+    return assemble(own, card, path, found, assets, device)
+
+
+def assemble(
+    name: str,
+    card: Mapping,
+    path: str | Path | None,
+    helpers: Mapping[str, str | Path],
+    assets: Mapping[str, str | Path] | None = None,
+    device: str | torch.device = "cpu",
+    recipe: Recipe | None = None,
+) -> Restorer:
+    """The one way to a Restorer, for trained and untrained methods alike.
+
+    card: method and settings, and size, crop_scale, crop_shift where they are known. path: weights
+    file, None for a method that is not trained. helpers: {role: weights file}. assets: {asset:
+    file}; None: those in `resources` here. Raises RestoreError for a part that is not there,
+    ConfigError for settings, WeightsError for a file that does not fit.
+    """
+    device, method = torch.device(device), card["method"]
+    module, networks = load_method(method), {}
+    where = f"models.{name}.settings." if path is None else f"{path}: "
+    if path is not None:
+        networks, _ = checkpoint.load_weights(path)
+    elif METHODS[method].trained:
+        raise RestoreError(f"method {method} is trained and needs a weights file")
+    settings = load_settings(module.Settings, card["settings"], where)
+    model = build(module, settings)
+    if path is not None:
+        checkpoint.load_strict(model, networks["model"], str(path))
+    wanted = METHODS[method].parts(settings.model_dump(), training=False)
+    there = (present("resources") if assets is None else assets) if wanted else {}
+    for part, asset in wanted.items():
+        if asset not in there:
+            raise RestoreError(f"{name} needs the pretrained part {part}: `frcore fetch {asset}`")
+    guide = load_guide(method, settings, helpers, there, device)
+    card = {**card, "name": name, "settings": settings.model_dump()}
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True, default=list).encode())
+    for file in (path, *helpers.values(), *(there[asset] for asset in wanted.values())):
+        digest.update(checkpoint.file_digest(file).encode() if file else b"")
+    model.to(device).eval().requires_grad_(False)
+    path = None if path is None else Path(path)
+    return Restorer(name, module, model, device, card, digest.hexdigest(), guide, path, recipe)
 
 
 def load_entry(
-    name: str, spec: Mapping, weights: Mapping[str, str | Path], device: str | torch.device
+    name: str,
+    entry: Model,
+    weights: Mapping[str, str | Path],
+    frame: Mapping,
+    assets: Mapping[str, str | Path],
+    device: str | torch.device,
+    recipe: Recipe | None = None,
 ) -> Restorer:
-    """A model of the workflow: `spec` of workflow.Plan.model_spec, weights files by entry."""
-    if name not in weights:
-        return without_weights(name, spec["method"], spec["settings"], device)
-    roles = METHODS[spec["method"]].helpers
-    helpers = {r: weights[spec["settings"][r]] for r in roles if spec["settings"].get(r) in weights}
-    return load_model(weights[name], device, helpers=helpers)
+    """An entry of the workflow under its own name.
+
+    weights: {entry: file}, of its helpers too. frame: size, crop_scale, crop_shift of the faces.
+    assets: {name in METHOD: file}.
+    """
+    row = METHODS[entry.method]
+    path = weights.get(name)
+    if path is None:
+        card = {"method": entry.method, "settings": entry.settings, **frame}
+    else:
+        card = checkpoint.read_card(path)
+        wrong = differences(card, entry.method, entry.settings)
+        if wrong:
+            raise RestoreError(f"models.{name}.{wrong[0]}: leave it out or write the same")
+    named = {role: entry.settings.get(role, card["settings"].get(role)) for role in row.helpers}
+    helpers = {role: weights[helper] for role, helper in named.items() if helper in weights}
+    files = {asset: assets[n] for n, asset in row.parts(card["settings"], False).items()}
+    return assemble(name, card, path, helpers, files, device, recipe)
 
 
 def predict_parsing(
@@ -167,11 +245,13 @@ def predict_parsing(
     """Parsing maps {id}.png of the faces in `table`, predicted by the trained parser `weights`."""
     from frcore.helpers.parsing import predict_labels
 
-    parser = load_model(weights, pick_device(device))
+    networks, card = checkpoint.load_weights(weights)
+    device = pick_device(device)
+    parser = frozen(networks, card, "model", weights, device)
     with atomic_output(out, folder=True) as part:
         for name, path in face_files(table, faces):
-            image = to_float(read_image(path)).to(parser.device)
-            labels = predict_labels(parser.model, image)[0].to(torch.uint8).cpu().numpy()
+            image = to_float(read_image(path)).to(device)
+            labels = predict_labels(parser, image)[0].to(torch.uint8).cpu().numpy()
             write_image(part / f"{name}.png", labels)
 
 
@@ -179,17 +259,8 @@ def without_weights(
     name: str, method: str, settings: Mapping, device: str | torch.device = "cpu", **frame
 ) -> Restorer:
     """A method that is not trained. `frame`: size, crop_scale, crop_shift of its faces."""
-    module = load_method(method)
-    if METHODS[method].trained:
-        raise RestoreError(f"method {method} is trained and needs a weights file")
     _check_reference(method, name)
-    checked = load_settings(module.Settings, settings, f"models.{name}.settings.")
-    model = module.build(checked)
-    if model is not None:
-        model.to(device).eval().requires_grad_(False)
-    card = {"name": name, "method": method, "settings": checked.model_dump(), **frame}
-    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
-    return Restorer(name, module, model, torch.device(device), card, digest)
+    return assemble(name, {"method": method, "settings": settings, **frame}, None, {}, None, device)
 
 
 def find_weights(
@@ -265,34 +336,32 @@ def try_faces(
     seed: int = 0,
     batch: int = 16,
     sample: int = 0,
+    references: torch.Tensor | None = None,
+    told: dict[str, dict] | None = None,
 ) -> list[torch.Tensor | str]:
     """Restore N x 3 x S x S in [0, 1]: per face C x S x S in [0, 1] on the CPU, or why it failed.
 
-    A face depends on (seed, model, id, sample) and its pixels, not on the faces beside it: what
-    fails in a batch is tried again alone, and a method that draws random numbers works on one face
-    at a time. `sample` counts its restorations; 0 is the one that is measured.
+    A face depends on (seed, model, id, sample) and its pixels, not on the faces beside it: each has
+    random numbers of its own, and what fails in a batch is tried again alone. `sample` counts its
+    restorations; 0 is the one that is measured, -1 is the one without noise. references: good
+    photographs of the same people, for methods that want them. told: filled with {id: {column:
+    number}} of what a method says about its work.
     """
     if len(images) != len(ids):
         raise ValueError(f"{len(images)} images but {len(ids)} ids")
     results: list[torch.Tensor | str] = []
-    start = 0
-    while start < len(ids):
-        n = 1 if restorer.one_by_one else batch
-        part, names = images[start : start + n], ids[start : start + n]
+    for start in range(0, len(ids), batch):
+        part, names = images[start : start + batch], ids[start : start + batch]
+        known = None if references is None else references[start : start + batch]
         try:
-            restored = _restore(restorer, part, names, seed, sample)
-        except _Draws:
-            restorer.one_by_one = True
-            continue
+            results += _restore(restorer, part, names, seed, sample, known, told)
         except Exception as error:  # a model may fail in any way; the face's row says how
             if len(names) == 1:
-                restored = [_reason(error)]
-            else:
-                restored = []
-                for i, name in enumerate(names):
-                    restored += try_faces(restorer, part[i : i + 1], [name], seed, 1, sample)
-        results += restored
-        start += len(names)
+                results.append(_reason(error))
+                continue
+            for i, name in enumerate(names):
+                one = None if known is None else known[i : i + 1]
+                results += try_faces(restorer, part[i : i + 1], [name], seed, 1, sample, one, told)
     return results
 
 
@@ -303,12 +372,13 @@ def restore_faces(
     seed: int = 0,
     batch: int = 16,
     sample: int = 0,
+    references: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """N x 3 x S x S in [0, 1] -> the same, restored, on the CPU; as `try_faces`.
 
     Raises RestoreError naming the faces that failed and why.
     """
-    results = try_faces(restorer, images, ids, seed, batch, sample)
+    results = try_faces(restorer, images, ids, seed, batch, sample, references)
     failed = [f"{name}: {item}" for name, item in zip(ids, results) if isinstance(item, str)]
     if failed:
         words = f"{len(failed)} of {len(ids)} faces: {'; '.join(failed[:3])}"
@@ -316,25 +386,32 @@ def restore_faces(
     return torch.stack(results)
 
 
-class _Draws(Exception):
-    """The method drew random numbers for a whole batch."""
-
-
-def _restore(restorer, images, names, seed, sample) -> list[torch.Tensor | str]:
-    # methods draw on the CPU, so that a seed means the same on every device
+def _restore(restorer, images, names, seed, sample, references, told) -> list[torch.Tensor | str]:
     which = (sample,) if sample else ()
-    generator = torch_generator(seed, restorer.name, "restore", names[0], *which)
-    before = generator.get_state()
+    generators = [torch_generator(seed, restorer.name, "restore", n, *which) for n in names]
+    sides, size = restorer.sides, images.shape[-1]
+    given = images if sides is None else resized(images, sides[0])
+    faces = Faces(
+        given.to(restorer.device),
+        None if references is None else references.to(restorer.device),
+        generators if sample >= 0 else (),
+        restorer.recipe,
+    )
+    started = time.perf_counter()
     with torch.no_grad():
-        restored = restorer.module.restore(
-            restorer.model, images.to(restorer.device), restorer.guide, generator
-        )
-    if len(names) > 1 and not torch.equal(before, generator.get_state()):
-        raise _Draws
-    if restored.shape != images.shape:
-        raise RestoreError(f"result is {tuple(restored.shape)}, expected {tuple(images.shape)}")
+        restored = restorer.module.restore(restorer.model, faces, restorer.guide)
     restored = restored.detach().float().cpu()
+    seconds = (time.perf_counter() - started) / len(names)
+    wanted = images.shape if sides is None else (*images.shape[:2], sides[1], sides[1])
+    if restored.shape != wanted:
+        raise RestoreError(f"result is {tuple(restored.shape)}, expected {tuple(wanted)}")
     finite = torch.isfinite(restored).flatten(1).all(1).tolist()
+    if told is not None and faces.told:
+        for i, name in enumerate(names):
+            numbers = {column: values[i] for column, values in faces.told.items()}
+            told[name] = {**numbers, "seconds": seconds}
+    if sides is not None:
+        restored = resized(restored.nan_to_num().clamp(0, 1), size)
     return [
         image.clamp(0, 1) if good else "the model's output is not finite"
         for image, good in zip(restored, finite)
@@ -355,53 +432,73 @@ def restore_folder(
     seed: int = 0,
     batch: int = 16,
     progress: bool | None = False,
+    references: Mapping[str, Path | None] | None = None,
 ) -> Counter:
     """Restore {id}.png of `in_dir` into `out_dir`; a row id, status, reason per face in `out_csv`.
 
     Status is restored or failed; a failed face has no image. Both outputs appear complete or not at
-    all. `progress`: True, False, or None for only on a terminal. Returns the statuses' counts.
+    all. A method that tells about its work adds columns (iterations, seconds), a net with sides of
+    its own adds `note`. references: {id: a good photograph of the same person, or None}, aligned;
+    a face without one fails. `progress`: True, False, or None for only on a terminal. Returns the
+    statuses' counts.
     """
     from tqdm import tqdm
 
-    in_dir, counts = Path(in_dir), Counter()
-    bar = tqdm(
-        total=len(ids), desc=restorer.name, disable=None if progress is None else not progress
-    )
+    in_dir, counts, rows = Path(in_dir), Counter(), []
+    hidden = None if progress is None else not progress
+    bar = tqdm(total=len(ids), desc=restorer.name, disable=hidden)
+    note = sides_note(restorer.size, restorer.sides) if restorer.sides else ""
     with (
         bar,
         atomic_output(out_csv) as part_csv,
         atomic_output(out_dir, folder=True) as part_dir,
-        part_csv.open("w", encoding="utf-8", newline="") as opened,
     ):
-        writer = csv.DictWriter(opened, STATUS_COLUMNS, lineterminator="\n")
-        writer.writeheader()
         for start in range(0, len(ids), batch):
             names = ids[start : start + batch]
-            results = _restore_files(restorer, in_dir, names, seed, batch)
+            told: dict[str, dict] = {}
+            results = _restore_files(restorer, in_dir, names, seed, batch, references, told)
             for name in names:
                 result = results[name]
                 failed = isinstance(result, str)
                 if not failed:
                     write_image(part_dir / f"{name}.png", to_uint8(result[None])[0])
                 status = "failed" if failed else "restored"
-                writer.writerow({"id": name, "status": status, "reason": result if failed else ""})
+                row = {"id": name, "status": status, "reason": result if failed else ""}
+                numbers = {column: f"{v:.6g}" for column, v in told.get(name, {}).items()}
+                rows.append(row | numbers | ({"note": note} if note and not failed else {}))
                 counts[status] += 1
             bar.update(len(names))
+        more = dict.fromkeys(column for row in rows for column in row)
+        columns = [*STATUS_COLUMNS, *(column for column in more if column not in STATUS_COLUMNS)]
+        with part_csv.open("w", encoding="utf-8", newline="") as opened:
+            writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     return counts
 
 
-def _restore_files(restorer, in_dir, names, seed, batch) -> dict[str, torch.Tensor | str]:
+def _restore_files(
+    restorer, in_dir, names, seed, batch, references, told
+) -> dict[str, torch.Tensor | str]:
     results: dict[str, torch.Tensor | str] = {}
     by_size: dict[tuple, dict[str, np.ndarray]] = {}
+    known: dict[str, np.ndarray] = {}
     for name in names:
         try:
             pixels = read_image(in_dir / f"{name}.png")
+            if references is not None:
+                if references.get(name) is None:
+                    raise BadImage("no other photograph of this person")
+                known[name] = read_image(references[name])
             by_size.setdefault(pixels.shape, {})[name] = pixels
         except BadImage as bad:
             results[name] = str(bad)
     for faces in by_size.values():
-        images = to_float(np.stack(list(faces.values())))
-        results |= zip(faces, try_faces(restorer, images, list(faces), seed, batch))
+        images, good = to_float(np.stack(list(faces.values()))), None
+        if references is not None:
+            good = to_float(np.stack([known[name] for name in faces]))
+        found = try_faces(restorer, images, list(faces), seed, batch, 0, good, told)
+        results |= zip(faces, found)
     return results
 
 

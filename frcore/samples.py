@@ -57,7 +57,7 @@ def assess(
     if draws < 2:
         raise RestoreError(f"draws must be at least 2, got {draws}")
     samples = [restore_faces(restorer, degraded, ids, seed, sample=k) for k in range(draws)]
-    still = _without_noise(restorer, degraded)
+    still = restore_faces(restorer, degraded, ids, seed, sample=-1)
     other, apart = _others(truth, people)
 
     def values(a, b, metric):
@@ -146,13 +146,6 @@ def _picture(ids, images, degraded: Path, truth: Mapping[str, Path], out: Path) 
             for name, picture in zip(ids, pictures, strict=True):
                 write_image(folder / f"{name}.png", picture)
         panel(ids, columns, out)
-
-
-@torch.no_grad()
-def _without_noise(restorer, degraded, batch: int = 16) -> torch.Tensor:
-    parts = [part.to(restorer.device) for part in degraded.split(batch)]
-    model, guide = restorer.model, restorer.guide
-    return torch.cat([restorer.module.restore(model, part, guide, None).cpu() for part in parts])
 
 
 def _others(truth, people) -> tuple[torch.Tensor, np.ndarray]:

@@ -31,17 +31,17 @@ import torch.distributed as dist
 from torch import nn
 
 from frcore import checkpoint
-from frcore.config import ROOT, Model, load_settings
-from frcore.data import Sample, TrainingFaces
+from frcore.config import LEAST_LEFT, RAMP, Model, TrainStage, load_settings
+from frcore.data import Sample, TrainingFaces, TwoSets
 from frcore.degrade import Pairs
-from frcore.device import pick_device
-from frcore.faces.build import face_files
-from frcore.helpers import parsing, perceptual
+from frcore.facebatch import Faces, resized, sides_of
+from frcore.guide import build, frozen, load_guide
+from frcore.helpers import parsing
 from frcore.images import atomic_output, to_uint8, write_image
 from frcore.metrics import score
 from frcore.metrics.sets import frechet_distance
 from frcore.recipes import Recipe
-from frcore.registry import METHODS, METRICS, MethodRow, load_method
+from frcore.registry import METHODS, METRICS, load_method
 from frcore.seeds import make_deterministic, numpy_generator, seed_for
 
 INTERRUPTED = 75  # exit code after SIGTERM/SIGUSR1: "try again", state is saved
@@ -73,6 +73,8 @@ class Plan:
     fingerprint: dict = field(default_factory=dict)  # another one starts the run over
     ema_ramp: float | None = None
     images_before: int = 0  # seen by the weights that the run starts from
+    stages: Sequence[TrainStage] = ()  # one after another; the last goes on to the end
+    sides: tuple[int, int] | None = None  # that a net takes and gives, where they are its own
 
 
 def train(
@@ -134,6 +136,7 @@ def train(
             average.load_state_dict(state["average"])
             seen = state["images_seen"]
             log(f"resuming at {seen} of {plan.images} images")
+        stages = _Stages(trainer, plan.stages)
         history = _History(plan.state / "history.csv", seen, rank)
         board = _tensorboard(plan.state / "tensorboard", seen) if rank == 0 else None
         if board is not None:
@@ -144,6 +147,7 @@ def train(
                 _check_finite(trainer, seen, plan.state)
                 history.flush()
                 schedulers = getattr(trainer, "schedulers", {})
+                (plan.state / "images_seen").write_text(str(seen))
                 checkpoint.save_state(
                     plan.state,
                     {
@@ -168,7 +172,11 @@ def train(
             torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
             batch = faces.batch(seen, plan.batch, device, rank, ranks)
             batch["images_seen"], batch["step"] = seen, seen // plan.batch
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            if plan.sides:
+                _resize(batch, *plan.sides)
+            stages.enter(seen)
+            # no cache: the discriminator's step would go on with weights cast before its descent
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
                 losses = trainer.step(batch)
             values = {name: float(value.detach()) for name, value in losses.items()}
             if not all(math.isfinite(value) for value in values.values()):
@@ -177,9 +185,11 @@ def train(
                     f"{values} at {seen} images; the last good state is kept in {plan.state}"
                 )
             seen += plan.batch
-            half_life = plan.ema_images
-            if plan.ema_ramp is not None:
-                half_life = min(half_life, plan.ema_ramp * (plan.images_before + seen))
+            half_life, ramp = plan.ema_images, plan.ema_ramp
+            if ramp is None and not plan.images_before:
+                ramp = RAMP  # or a short run would give its random start back
+            if ramp is not None:
+                half_life = min(half_life, ramp * (plan.images_before + seen))
             _average(average, model, plan.batch, half_life)
             pause = _crossed(seen, plan.batch, plan.sample_images) and rank == 0
             if pause and curve:
@@ -222,24 +232,27 @@ def train_model(
     assets: dict[str, Path],
     out: Path,
     state: Path,
-    shipped: Path,
+    start: Path | None,
     device: torch.device,
     card: dict,
     code: str = "",
     log: Callable[[str], None] = print,
     stop_at: int | None = None,
     degraders: dict[str, Path] | None = None,
+    low_quality: dict[str, list[Sample]] | None = None,
 ) -> None:
     """Train one entry of `models:`: weights.safetensors, weights.json, history.csv, samples.png.
 
     Besides, {name}.png of what the method's `pictures` shows of the trained network, if it has one.
     samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file
-    of a trained helper net}. assets: {asset: file}. shipped: folder with weights/NAME.safetensors
-    of the project. card: more entries for the weights' card. code: digest of the training code,
-    part of the saved state's fingerprint. degraders: {entry: weights file} of the degradation
-    models that the recipes name. The state is removed once the weights file is written.
-    Raises what `train` raises, and ValueError or WeightsError for settings and weights that do not
-    fit.
+    of a trained helper net}. assets: {asset: file}. start: the weights file that `init` stands
+    for. card: more entries for the weights' card. code: digest of the training code. degraders:
+    {entry: weights file} of the degradation models that the recipes name. low_quality: {dataset:
+    faces} of a method of two sets (data.disjoint). state: folder of the states; each run has one
+    named by its fingerprint (settings, data, code, helpers, start), so that none overwrites
+    another's. It is removed once the weights file is written.
+    Raises what `train` raises, FileNotFoundError for a start that is not there, and ValueError or
+    WeightsError for settings and weights that do not fit.
     """
     method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
     settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
@@ -247,35 +260,56 @@ def train_model(
     log(f"device {device}, CUDA_VISIBLE_DEVICES={cards}")
     # the starting weights depend on the entry's seed alone
     torch.manual_seed(seed_for(entry.seed, name, "init"))
-    model = method.build(settings).to(device, memory_format=torch.channels_last)
-    guide = load_guide(row, settings, helpers, assets, device)
-    trainer = method.make_trainer(model, settings, guide)
-
-    start = _starting_weights(entry.init, name, shipped)
-    before = {"images_seen": 0}
+    model = build(method, settings).to(device, memory_format=torch.channels_last)
+    guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
+    faces = _faces_of(entry, samples, low_quality, recipes, degraders or {}, guide, device)
+    start, before = _start_of(entry, name, start), {"images_seen": 0}
+    networks: dict = {}
     if start is not None:
         networks, before = checkpoint.load_weights(start)
         before["images_seen"] = before["images_seen"] or 0  # a converted network's are not known
-        for key, network in trainer.networks.items():
-            if key in networks:
-                checkpoint.load_strict(network, networks[key], f"{start}: {key}")
+        checkpoint.load_strict(model, networks["model"], f"{start}: model")
         log(f"starting from {start} ({before['images_seen']} images seen)")
+    left = plan_of.start_share() if start is None else 0.0
+    if left > LEAST_LEFT:
+        raise ValueError(f"models.{name}.train: the average would be {left:.0%} its random start")
+
+    # ----- the state, by what makes this run: no other run writes there
+    named = helpers | {f"pairs of {key}": path for key, path in (degraders or {}).items()}
+    parts = [*samples.values(), *(low_quality or {}).values()]
+    fingerprint = {
+        # not the number of images: a longer run goes on from a shorter one that was interrupted
+        "entry": entry.facts(
+            exclude={"title": True, "restore": True, "train": _RESOURCES | {"images"}}
+        ),
+        "recipes": {
+            key: recipes[key].model_dump(exclude={"description", "source"})
+            for key in plan_of.degradations
+        },
+        "faces": [[s.id, s.image.stat().st_size] for part in parts for s in part],
+        "helpers": {key: checkpoint.file_digest(path) for key, path in named.items()},
+        "start": checkpoint.file_digest(start) if start else None,
+        "code": code,
+        "ranks": int(os.environ.get("WORLD_SIZE", 1)),
+    }
+    images = math.ceil(plan_of.images / plan_of.batch) * plan_of.batch
+    state = _state_of(state, _digest(fingerprint), images, log)
+
+    # ----- what is learnt otherwise than by descent, then the trainer
+    if hasattr(method, "fit") and start is None and not (state / "state.pt").is_file():
+        torch.manual_seed(seed_for(entry.seed, name, "fit"))
+        method.fit(model, settings, guide, faces)
+    trainer = method.make_trainer(model, settings, guide) if row_descends(row) else Fitted(model)
+    for key, network in trainer.networks.items():
+        if key in networks:
+            checkpoint.load_strict(network, networks[key], f"{start}: {key}")
     init = "scratch"
     if start is not None:
         # another entry's weights of this run all have one file name; the card knows the entry
-        named = before.get("name") if start.name == "weights.safetensors" else None
-        init = f"{named or start.name}, {before['images_seen']} images"
-
-    faces = TrainingFaces(
-        [sample for part in samples.values() for sample in part],
-        entry.seed,
-        [recipes[key] for key in plan_of.degradations],
-        load_degraders(degraders or {}, device),
-        functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None,
-    )
-    frozen = helpers | {f"pairs of {key}": path for key, path in (degraders or {}).items()}
+        own = before.get("name") if start.name == "weights.safetensors" else None
+        init = f"{own or start.name}, {before['images_seen']} images"
     plan = Plan(
-        images=plan_of.images,
+        images=plan_of.images if row_descends(row) else 0,
         batch=plan_of.batch,
         ema_images=plan_of.ema_images,
         ema_ramp=plan_of.ema_ramp,
@@ -285,21 +319,16 @@ def train_model(
         seed=entry.seed,
         state=state,
         images_before=before["images_seen"],
-        fingerprint={
-            # not the number of images: a longer run goes on from a shorter one that was interrupted
-            "entry": entry.model_dump(exclude={"title": True, "train": _RESOURCES | {"images"}}),
-            "recipes": {key: recipes[key].model_dump() for key in plan_of.degradations},
-            "faces": [[s.id, s.image.stat().st_size] for part in samples.values() for s in part],
-            "helpers": {key: checkpoint.file_digest(path) for key, path in frozen.items()},
-            "start": checkpoint.file_digest(start) if start else None,
-            "code": code,
-        },
+        fingerprint=fingerprint,
+        stages=plan_of.stages,
+        sides=sides_of(method, settings),
     )
     if row.generative:
         picture = pairs_picture(method) if row.role == "degrader" else samples_picture(method)
         curve = set_score(method, faces, assets, settings, device)
     else:
-        picture, curve = restored_picture(method, guide, faces.fixed_batch(8, device)), None
+        fixed = faces.fixed_batch(8, device)
+        picture, curve = restored_picture(method, guide, fixed, plan.sides), None
     networks = train(trainer, faces, plan, device, picture, log, stop_at, curve)
     if int(os.environ.get("RANK", 0)):
         return
@@ -310,20 +339,25 @@ def train_model(
         settings=settings.model_dump(),
         datasets=plan_of.datasets,
         degradations=plan_of.degradations,
-        images_seen=math.ceil(plan_of.images / plan_of.batch) * plan_of.batch,
+        images_seen=images,
         images_before=before["images_seen"],
         batch=plan_of.batch,
         seed=entry.seed,
         init=init,
         device=device,
         helpers={role: settings.model_dump()[role] for role in helpers},
-        size=settings.size,
+        size=faces.truth([0], torch.device("cpu")).shape[-1],
         parameters=sum(p.numel() for p in model.parameters()),
         **({"pairs_of": sorted(degraders)} if degraders else {}),
+        **({"low_quality": list(plan_of.low_quality)} if plan_of.low_quality else {}),
+        **({"stages": [s.facts() for s in plan_of.stages]} if plan_of.stages else {}),
         **card,
     )
     with atomic_output(out / "history.csv") as part:
-        shutil.copy(state / "history.csv", part)
+        if (state / "history.csv").is_file():
+            shutil.copy(state / "history.csv", part)
+        else:  # nothing descended
+            part.write_text(f"images\n{images}\n")
     pictures = sorted((state / "samples").glob("*.png"))
     with atomic_output(out / "samples.png") as part:
         shutil.copy(pictures[-1], part)
@@ -336,18 +370,84 @@ def train_model(
     with atomic_output(out / "weights.json") as part:
         part.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
     checkpoint.save_weights(out / "weights.safetensors", networks, whole)
-    for stale in (state / "state.pt", state / "previous.pt"):
+    for stale in (state / "state.pt", state / "previous.pt", state / "images_seen"):
         stale.unlink(missing_ok=True)
 
 
-def restored_picture(method, guide: dict, fixed: dict) -> Callable:
-    """Degraded (if they are), restored and true faces in rows."""
+class Fitted:
+    """The trainer of a method that is fitted and not trained: there is no step."""
+
+    def __init__(self, model: nn.Module):
+        self.networks, self.optimizers = {"model": model}, {}
+
+
+def row_descends(row) -> bool:
+    """Whether a method has a trainer; a `fit` alone takes no steps."""
+    return "make_trainer" in row.exports
+
+
+def _faces_of(entry, samples, low_quality, recipes, degraders, guide, device):
+    """What the entry trains on: TrainingFaces, or TwoSets where it names faces of low quality."""
+    own = [recipes[key] for key in entry.train.degradations]
+    parse = (
+        functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None
+    )
+    good = [sample for part in samples.values() for sample in part]
+    if not low_quality:
+        return TrainingFaces(good, entry.seed, own, load_degraders(degraders, device), parse)
+    bad = [sample for part in low_quality.values() for sample in part]
+    other = seed_for(entry.seed, "low quality")
+    return TwoSets(TrainingFaces(good, entry.seed, []), TrainingFaces(bad, other, own))
+
+
+def _start_of(entry: Model, name: str, start: Path | None) -> Path | None:
+    """The weights that a training starts from; FileNotFoundError that says what to write."""
+    if entry.init == "scratch":
+        return None
+    if start is None or not Path(start).is_file():
+        raise FileNotFoundError(
+            f"models.{name}.init: no file {start} to start from: write `init: scratch` to train "
+            "from random weights, or another entry or a weights file"
+        )
+    return Path(start)
+
+
+def _state_of(folder: Path, digest: str, images: int, log) -> Path:
+    """The folder of a run's state: by its fingerprint; a shorter run does not touch a longer's."""
+    place = folder / digest[:16]
+    if _images_in(place) > images:
+        place = folder / f"{digest[:16]}_{images}"
+    others = [p for p in folder.glob("*") if p != place and _images_in(p)]
+    if others and not _images_in(place):
+        kept = ", ".join(f"{p} ({_images_in(p)} images)" for p in sorted(others))
+        log(f"starting over; states of other settings, data or lengths are kept in {kept}")
+    return place
+
+
+def _images_in(state: Path) -> int:
+    """Images seen by an unfinished state; 0 for none."""
+    seen = state / "images_seen"
+    text = seen.read_text() if seen.is_file() and (state / "state.pt").is_file() else ""
+    return int(text) if text.isdecimal() else 0
+
+
+def restored_picture(
+    method, guide: dict, fixed: dict, sides: tuple[int, int] | None = None
+) -> Callable:
+    """Degraded (if they are), restored and true faces (if they are known) in rows."""
 
     @torch.no_grad()
     def picture(average: nn.Module) -> torch.Tensor:
-        given = fixed.get("degraded", fixed["truth"])
-        restored = method.restore(average, given, guide, torch.Generator().manual_seed(0))
-        rows = [given, restored] + [fixed["truth"]] * ("degraded" in fixed)
+        given = fixed["degraded"] if "degraded" in fixed else fixed["truth"]
+        generators = [torch.Generator().manual_seed(i) for i in range(len(given))]
+        taken = given if sides is None else resized(given, sides[0])
+        # a method that needs another photograph sees the true one here: it is a picture, no score
+        reference = (
+            fixed.get("truth", given) if getattr(method, "METHOD", {}).get("reference") else None
+        )
+        restored = method.restore(average, Faces(taken, reference, generators), guide)
+        rows = [given, resized(restored.float().clamp(0, 1), given.shape[-1])]
+        rows += [fixed["truth"]] * ("degraded" in fixed and "truth" in fixed)
         return grid(torch.cat(rows), len(given))
 
     return picture
@@ -413,77 +513,8 @@ def set_score(
     return scores
 
 
-def train_from_spec(
-    name: str,
-    spec: dict,
-    results: Path,
-    helpers: dict[str, Path],
-    assets: dict[str, Path],
-    state: Path,
-    out: Path,
-    often: dict,
-    device: str = "auto",
-    degraders: dict[str, Path] | None = None,
-) -> None:
-    """`train_model` for a job of the workflow.
-
-    spec: of workflow.Plan.training_spec. results: folder with faces/ and parsing/. Faces of the
-    training split alone are seen. often: save_images and sample_images, which are not in `spec`
-    because they change nothing in the result.
-    """
-    entry = Model.model_validate({**spec["entry"], "train": {**spec["entry"]["train"], **often}})
-    samples = {}
-    for dataset in entry.train.datasets:
-        files = face_files(
-            results / "faces" / f"{dataset}.csv", results / "faces" / dataset, "train"
-        )
-        maps = results / "parsing" / dataset if METHODS[entry.method].needs_labels else None
-        samples[dataset] = [Sample(i, path, maps and maps / f"{i}.png") for i, path in files]
-    frame = spec["datasets"][entry.train.datasets[0]]
-    train_model(
-        name=name,
-        entry=entry,
-        samples=samples,
-        recipes={key: Recipe.model_validate(value) for key, value in spec["recipes"].items()},
-        helpers=helpers,
-        assets=assets,
-        out=out,
-        state=state,
-        shipped=ROOT / "weights",
-        device=pick_device(device),
-        card={"crop_scale": frame["crop_scale"], "crop_shift": frame["crop_shift"]},
-        log=lambda line: print(line, flush=True),
-        degraders=degraders,
-    )
-
-
-def pairs(words: Sequence[str]) -> dict[str, Path]:
-    """["name=path", ...] -> {name: path}."""
-    return {name: Path(path) for name, path in (word.split("=", 1) for word in words)}
-
-
 # settings of a run that change nothing in the result
 _RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_images"}
-
-
-def load_guide(row: MethodRow, settings, helpers: dict, assets: dict, device) -> dict:
-    """The frozen nets that a method leans on: {role: module} and `perceptual`.
-
-    A helper file that holds a discriminator gives {role}_discriminator too.
-    """
-    guide = {}
-    for role, path in helpers.items():
-        networks, card = checkpoint.load_weights(path)
-        guide[role] = _frozen(networks, card, "model", path, device)
-        helper = load_method(card["method"])
-        if "discriminator" in networks and hasattr(helper, "build_discriminator"):
-            net = _frozen(networks, card, "discriminator", path, device)
-            guide[f"{role}_discriminator"] = net
-    net = getattr(settings, "perceptual", None)
-    if net is not None and net in assets:
-        taps, side = load_method_taps(row, net), load_method_side(row)
-        guide["perceptual"] = perceptual.load(net, assets[net], device, taps=taps, min_side=side)
-    return guide
 
 
 def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
@@ -493,39 +524,9 @@ def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
         networks, card = checkpoint.load_weights(path)
         if METHODS[card["method"]].role != "degrader":
             raise ValueError(f"{path} is of {card['method']}, expected a degradation model")
-        net = _frozen(networks, card, "model", path, device)
+        net = frozen(networks, card, "model", path, device)
         made[name] = functools.partial(load_method(card["method"]).pairs, net)
     return made
-
-
-def _frozen(networks, card, key: str, path, device) -> nn.Module:
-    """Network `key` of a weights file, in evaluation mode."""
-    method = load_method(card["method"])
-    build = method.build if key == "model" else method.build_discriminator
-    module = build(method.Settings(**card["settings"]))
-    checkpoint.load_strict(module, networks[key], f"{path}: {key}")
-    return module.to(device).eval().requires_grad_(False)
-
-
-def load_method_taps(row: MethodRow, net: str):
-    """The layers of perceptual net `net` that a method compares; None: the net's usual ones."""
-    return getattr(importlib.import_module(row.module), "TAPS", {}).get(net)
-
-
-def load_method_side(row: MethodRow) -> int | None:
-    """The side to which a method's images are enlarged for the perceptual net; None: as usual."""
-    return getattr(importlib.import_module(row.module), "PERCEPTUAL_SIDE", None)
-
-
-def _starting_weights(init: str, name: str, shipped: Path) -> Path | None:
-    if init == "scratch":
-        return None
-    if init == "shipped":
-        path = shipped / f"{name}.safetensors"
-        return path if path.is_file() else None
-    if not Path(init).is_file():
-        raise FileNotFoundError(f"models.{name}.init: no file {init}")
-    return Path(init)
 
 
 def make_card(
@@ -567,6 +568,84 @@ def make_card(
         "licence": licence,
         **more,
     }
+
+
+class _Stages:
+    """The parts of a training: what rests, which settings and rates count, by images seen.
+
+    A stage follows from the place in the run alone, so that a resumed run is in the right one.
+    """
+
+    def __init__(self, trainer, stages: Sequence[TrainStage]):
+        self.trainer, self.stages, self.at = trainer, list(stages), -1
+        if not self.stages:
+            return
+        self.base, self.resting, self.factors = trainer.settings, [], {}
+        for place, stage in enumerate(self.stages):
+            where = f"train.stages.{place}"
+            merged = {**self.base.model_dump(), **stage.settings}
+            load_settings(type(self.base), merged, f"{where}.settings.")
+            for path in stage.freeze:
+                _part_of(trainer.networks, path, f"{where}.freeze")
+            for name in stage.rates:
+                if name not in trainer.optimizers:
+                    known = ", ".join(trainer.optimizers)
+                    raise ValueError(f"{where}.rates: no optimizer {name!r} (known: {known})")
+        for name, optimizer in trainer.optimizers.items():
+            optimizer.register_step_pre_hook(functools.partial(self._scale, name))
+            optimizer.register_step_post_hook(functools.partial(self._unscale, name))
+
+    def enter(self, seen: int) -> None:
+        """Bring networks and settings into the stage of this place, if it is another one."""
+        ends, at = 0, len(self.stages) - 1
+        for place, stage in enumerate(self.stages):
+            ends += stage.images
+            if seen < ends:
+                at = place
+                break
+        if at == self.at:
+            return
+        self.at, stage = at, self.stages[at]
+        for part, parameters in self.resting:
+            part.train()
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        self.resting, self.factors = [], stage.rates
+        for path in stage.freeze:
+            part = _part_of(self.trainer.networks, path, "freeze")
+            learning = [p for p in part.parameters() if p.requires_grad]
+            self.resting.append((part.eval(), learning))
+            for parameter in learning:
+                parameter.requires_grad_(False)
+                parameter.grad = None  # or its optimizer would move it once more
+        merged = {**self.base.model_dump(), **stage.settings}
+        self.trainer.settings = type(self.base).model_validate(merged)
+
+    def _scale(self, name, optimizer, _args, _kwargs) -> None:
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * self.factors.get(name, 1.0)
+
+    def _unscale(self, name, optimizer, _args, _kwargs) -> None:
+        for group, rate in zip(optimizer.param_groups, self.rates):
+            group["lr"] = rate
+
+
+def _part_of(networks: dict, path: str, where: str) -> nn.Module:
+    """ "discriminator", or "model.encoder": a part of a network; ValueError for none."""
+    name, _, inner = path.partition(".")
+    try:
+        return networks[name].get_submodule(inner)
+    except (KeyError, AttributeError):
+        known = ", ".join(networks)
+        raise ValueError(f"{where}: no part {path!r} of the networks {known}") from None
+
+
+def _resize(batch: dict, taken: int, given: int) -> None:
+    """Bring a batch to the sides that a net takes and gives."""
+    for key, side in (("degraded", taken), ("truth", given)):
+        if key in batch:
+            batch[key] = resized(batch[key], side)
 
 
 def _check_finite(trainer, seen: int, state: Path) -> None:
@@ -704,6 +783,8 @@ def _share(trainer) -> None:
             for parameter in group["params"]
             if parameter.grad is not None
         ]
+        if not gradients:
+            return
         # one message: hundreds of small ones cost more than the arithmetic of a narrow net
         whole = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(whole)

@@ -5,6 +5,7 @@ Everything here is a function of the configuration alone, so that the rules stay
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -16,17 +17,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from frcore import assets
+from frcore import assets, cards, jobs
+from frcore.codehash import code_hash
 from frcore.config import (
     Asset,
     Config,
     ConfigError,
+    Model,
     Protocol,
     load_config,
     load_protocol,
     project_file,
 )
-from frcore.registry import METHODS, METRICS, nearest
+from frcore.faces import kinds, listings
+from frcore.registry import METHODS, METRICS, default_of, nearest, settings_fields
 
 TABLES = ("scores.csv", "comparison.csv", "comparison.md", "comparison.tex")
 
@@ -56,20 +60,16 @@ class Plan:
             return project_file(entry.weights, self.root)
         return f"{self.config.results}/models/{model}/weights.safetensors" if entry.train else None
 
-    def shipped_weights(self, model: str) -> list[str]:
-        """The file that training starts from, when there is one."""
-        init = self._init(model)
-        path = self.root / "weights" / f"{model}.safetensors"
-        if init == "shipped":
-            return [str(path)] if path.is_file() else []
-        return [] if init == "scratch" else [init]
-
-    def _init(self, model: str) -> str:
-        """`init` of an entry; where it names another entry, the path of that one's weights."""
+    def _init(self, model: str) -> str | None:
+        """The weights file that a training starts from; None from scratch."""
         init = self.config.models[model].init
+        if init == "scratch":
+            return None
+        if init == "shipped":
+            return str(self.root / "weights" / f"{model}.safetensors")
         if init in self.config.models:
             return self.weights_path(init)
-        return init if init in ("shipped", "scratch") else project_file(init, self.root)
+        return project_file(init, self.root)
 
     def weights_of(self, model: str) -> list[str]:
         """Weights that restoring with `model` reads: its own and its helpers'."""
@@ -78,8 +78,9 @@ class Plan:
 
     # ----- selections
     def trained_datasets(self, model: str) -> tuple[str, ...]:
-        """Datasets that `model` trains on."""
-        return self.config.models[model].train.datasets
+        """Datasets that `model` trains on, those of low quality last."""
+        train = self.config.models[model].train
+        return tuple(dict.fromkeys((*train.datasets, *train.low_quality)))
 
     def runs(self) -> list[tuple[str, str, str]]:
         """(model, dataset, degradation) of every cell of the table."""
@@ -103,12 +104,6 @@ class Plan:
         """Degradation models that the workflow trains."""
         models = self.config.models
         return [n for n, e in models.items() if e.train and METHODS[e.method].role == "degrader"]
-
-    def run_recipes(self, model: str) -> str:
-        """Written degradations of the run, those for faces of the model's size, as JSON."""
-        size = self.config.datasets[self.trained_datasets(model)[0]].size
-        named = {name: self.config.degradations[name] for name in self.config.run.degradations}
-        return _json({name: r.model_dump() for name, r in named.items() if r.size == size})
 
     def stochastic_models(self) -> list[str]:
         """Entries that restore one face in many ways."""
@@ -145,11 +140,15 @@ class Plan:
         """Whether training `model` reads parsing maps of the truth."""
         return METHODS[self.config.models[model].method].needs_labels
 
+    def needs_reference(self, model: str) -> bool:
+        """Whether restoring with `model` needs another photograph of the same person."""
+        return METHODS[self.config.models[model].method].needs_reference
+
     # ----- assets
     def dataset_assets(self, dataset: str) -> list[str]:
         """Assets that the faces of a dataset are made from."""
         entry = self.config.datasets[dataset]
-        names = {"digiface": ["digiface_generator"], "orl": ["orl"]}.get(entry.source, [])
+        names = list(kinds.assets_of(entry.source))
         if not entry.aligned or entry.labels.kind == "landmarks":
             names = [*names, "dlib_68", *(["dlib_mmod"] if entry.detector == "mmod" else [])]
         return names
@@ -157,14 +156,16 @@ class Plan:
     def training_assets(self, model: str) -> list[str]:
         """Assets that training an entry reads."""
         entry = self.config.models[model]
-        perceptual, row = entry.settings.get("perceptual"), METHODS[entry.method]
-        names = list(row.assets)
-        if row.generative and self._available("inception"):
-            names.append("inception")  # a second curve, where the net is to be had
-        # the perceptual net is a setting of the method; its name is the asset's
-        if perceptual and names:
-            return list(dict.fromkeys([perceptual, *(names if row.generative else ())]))
-        return names
+        row = METHODS[entry.method]
+        names = list(row.parts(entry.settings, training=True).values())
+        if row.generative:  # for the curves of their distance to real faces
+            names += ["mobilenet_v2", *["inception"] * self._available("inception")]
+        return list(dict.fromkeys(names))
+
+    def restoring_assets(self, model: str) -> list[str]:
+        """Assets that restoring with an entry reads."""
+        entry = self.config.models[model]
+        return list(METHODS[entry.method].parts(entry.settings, training=False).values())
 
     def prior_assets(self) -> list[str]:
         """Assets that assessing a prior reads."""
@@ -189,60 +190,365 @@ class Plan:
         """Assets that are folders of photographs."""
         return [name for name, asset in self.assets.items() if not Path(asset.file).suffix]
 
-    # ----- parameters: exactly what a stage depends on, as JSON
-    def dataset_spec(self, dataset: str, also: Iterable[str] = ()) -> str:
-        """Settings of a dataset that shape its faces, and a digest of a folder's listing.
+    # ----- jobs: what a rule gives its script; a method is named as the rule
+    def digest(self, rule: str, wildcards=None) -> str:
+        """The rule's parameter: another one makes its outputs anew."""
+        return getattr(self, rule)(**_words(wildcards)).digest()
 
-        `also` adds parts that only later stages read: split, labels.
-        """
+    def argument(self, rule: str, wildcards, files_in, files_out) -> str:
+        """The word for the rule's script; files_in, files_out: Snakemake's `input` and `output`."""
+        job = getattr(self, rule)(**_words(wildcards))
+        own = {"methods": self.config.methods, "metrics": self.config.metrics}
+        files = {"input": jobs.Files(**_files(files_in)), "output": jobs.Files(**_files(files_out))}
+        return job.model_copy(update={**own, **files}).argument()
+
+    def fetch_asset(self, asset: str, file: str) -> jobs.FetchAsset:
+        return jobs.FetchAsset(name=asset, entry=self.assets[asset], root=self.config.resources)
+
+    def fetch_photos(self, asset: str, file: str) -> jobs.FetchPhotos:
+        return jobs.FetchPhotos(name=asset, entry=self.assets[asset], root=self.config.resources)
+
+    def licences(self) -> jobs.Licences:
+        entries = {name: self.assets[name] for name in assets_of_run(self)}
+        return jobs.Licences(entries=entries, root=self.config.resources)
+
+    def align_faces(self, dataset: str, shard: str) -> jobs.AlignFaces:
+        return jobs.AlignFaces(
+            name=dataset,
+            dataset=self.config.datasets[dataset],
+            shard=int(shard),
+            seed=self.config.seed,
+            resources=self.config.resources,
+            listing=listings.photos_digest(self.config.datasets[dataset]),
+        )
+
+    def join_faces(self, dataset: str) -> jobs.JoinFaces:
         entry = self.config.datasets[dataset]
-        later = {"labels", "split", "test_limit", "licence", "low_quality", "reference"}
-        leave_out = later - set(also)
-        spec = entry.model_dump(exclude=leave_out)
-        return _json(spec)
+        people = listings.people_digest(entry)
+        return jobs.JoinFaces(name=dataset, dataset=entry, seed=self.config.seed, people=people)
 
-    def listing(self, dataset: str) -> str:
-        """Digest of names, sizes and times of a folder's photographs; empty for other sources."""
-        entry = self.config.datasets[dataset]
-        return folder_digest(entry.path) if entry.source == "folder" else ""
+    def parse_faces(self, dataset: str) -> jobs.ParseFaces:
+        entry, parser = self.config.datasets[dataset], self.label_parser(dataset)
+        labels = listings.labels_digest(entry)
+        given = self.given([parser]).get(parser, "") if parser else ""
+        return jobs.ParseFaces(
+            dataset=entry,
+            labels=labels,
+            parser=given,
+            weights=self.weights_path(parser) if parser else None,
+        )
 
-    def recipe_spec(self, degradation: str) -> str:
-        """One degradation."""
-        return _json(self.config.degradations[degradation].model_dump())
+    def degrade_faces(self, dataset: str, degradation: str) -> jobs.DegradeFaces:
+        return jobs.DegradeFaces(
+            dataset=dataset,
+            degradation=degradation,
+            recipe=self.config.degradations[degradation],
+            seed=self.config.seed,
+            limit=self.config.datasets[dataset].test_limit or 0,
+        )
 
-    def training_spec(self, model: str) -> str:
-        """An entry and the degradations it trains on; not the hardware it is trained with."""
+    def contact_sheet(self, dataset: str, degradation: str) -> jobs.ContactSheet:
+        recipe = self.config.degradations[degradation]
+        return jobs.ContactSheet(degradation=degradation, recipe=recipe, seed=self.config.seed)
+
+    def train_model(self, model: str) -> jobs.TrainModel:
+        config, entry = self.config, self.config.models[model]
+        helpers, degraders = config.helpers_of(model), config.degraders_of(model)
+        start = self._init(model)
+        datasets = (*entry.train.datasets, *entry.train.low_quality)
+        given = self.given([*helpers.values(), *degraders])
+        if start and not self._is_made(start):
+            given["start"] = file_digest(start)
+        return jobs.TrainModel(
+            name=model,
+            entry=entry,
+            start=start,
+            frames={name: self.frame(name) for name in datasets},
+            people={name: config.datasets[name].split.like or name for name in datasets},
+            recipes={name: config.degradations[name] for name in entry.train.degradations},
+            helpers={role: self.weights_path(name) for role, name in helpers.items()},
+            degraders={name: self.weights_path(name) for name in degraders},
+            assets={name: self.asset_path(name) for name in self.training_assets(model)},
+            results=config.results,
+            state=f"{config.results}/models/{model}/state",
+            given=given,
+            helper_methods=self._methods([*helpers.values(), *degraders]),
+        )
+
+    def restore_faces(self, model: str, dataset: str, degradation: str) -> jobs.RestoreFaces:
+        recipe = self.config.degradations[degradation]
+        return jobs.RestoreFaces(**self._restoring(model, dataset), recipe=recipe)
+
+    def restore_part(self, model, dataset, degradation, part: str) -> jobs.RestorePart:
+        return jobs.RestorePart(
+            **self._restoring(model, dataset),
+            recipe=self.config.degradations[degradation],
+            shard=int(part),
+            shards=self.config.models[model].restore.shards,
+        )
+
+    def join_parts(self, model: str, dataset: str, degradation: str) -> jobs.JoinParts:
+        return jobs.JoinParts()
+
+    def assess_samples(self, model: str, dataset: str, degradation: str) -> jobs.AssessSamples:
+        return jobs.AssessSamples(
+            **self._restoring(model, dataset),
+            dataset=dataset,
+            degradation=degradation,
+            results=self.config.results,
+            resources=self.config.resources,
+        )
+
+    def _restoring(self, model: str, dataset: str) -> dict:
         entry = self.config.models[model]
-        hardware = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_images"}
-        dump = entry.model_dump(exclude={"title": True, "train": hardware})
-        dump["init"] = self._init(model)
-        sets = {
-            d: self.config.datasets[d].model_dump(include={"size", "crop_scale", "crop_shift"})
-            for d in entry.train.datasets
+        names = [model, *self.config.helpers_of(model, training=False).values()]
+        return {
+            "name": model,
+            "entry": entry,
+            "weights": {name: path for name in names if (path := self.weights_path(name))},
+            "assets": {
+                name: self.asset_path(asset)
+                for name, asset in METHODS[entry.method].parts(entry.settings, False).items()
+            },
+            "frame": self.frame(dataset),
+            "given": self.given(names),
+            "helper_methods": self._methods(names[1:]),
         }
-        recipes = {g: self.config.degradations[g].model_dump() for g in entry.train.degradations}
-        return _json({"entry": dump, "datasets": sets, "recipes": recipes})
 
-    def model_spec(self, model: str) -> str:
-        """What restoring with an entry depends on besides its weights."""
-        entry = self.config.models[model]
-        return _json(entry.model_dump(include={"method", "settings", "seed"}))
+    def truth_features(self, dataset: str) -> jobs.TruthFeatures:
+        entry, protocol = self.config.datasets[dataset], self.protocol
+        return jobs.TruthFeatures(
+            protocol=protocol,
+            frame=self.frame(dataset),
+            resources=self.config.resources,
+            digests=self.feature_digests(),
+            kept=f"{self.config.results}/truth/kept/{dataset}",
+            limit=entry.test_limit or 0,
+        )
 
-    def protocol_spec(self) -> str:
-        """The protocol, by what changes a number."""
-        return _json(self.protocol.model_dump(exclude={"title", "note"}))
+    def score_faces(self, model: str, dataset: str, degradation: str) -> jobs.ScoreFaces:
+        low = self.config.datasets[dataset].low_quality
+        return jobs.ScoreFaces(
+            protocol=self.protocol,
+            frame=self.frame(dataset),
+            resources=self.config.resources,
+            digests=self.metric_digests(),
+            kept=f"{self.config.results}/scores/{model}/{dataset}/kept/{degradation}",
+            dataset=dataset,
+            degradation=degradation,
+            seed=self.config.seed,
+            reference=(self.truth_of(dataset) or "") if low else "",
+        )
 
-    def frame_spec(self, dataset: str) -> str:
-        """Where the face is in an aligned image."""
+    def metric_digests(self) -> dict[str, str]:
+        """{metric: digest of its code and its parts} of the protocol's metrics."""
+        return {
+            name: self._digest_of(METRICS[name].code, METRICS[name].assets)
+            for name in self.protocol.metrics
+        }
+
+    def feature_digests(self) -> dict[str, str]:
+        """{extractor: digest of its code and its parts} of what the set metrics compare."""
+        rows = [METRICS[name] for name in self.protocol.metrics]
+        return {
+            row.features: self._digest_of(row.features_code, row.assets)
+            for row in rows
+            if row.kind == "set"
+        }
+
+    def _digest_of(self, code: tuple[str, ...], parts: tuple[str, ...]) -> str:
+        # a part that cannot be had now may be there tomorrow: then there is a value
+        there = {name: self.assets[name].sha256 for name in parts if self._available(name)}
+        text = json.dumps([code_hash(*code), there], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def join_scores(self) -> jobs.JoinScores:
+        run = self.config.run
+        return jobs.JoinScores(
+            models={name: self.model_facts(name) for name in run.models},
+            protocol=self.protocol,
+            protocol_name=run.protocol,
+            published=run.published,
+            published_digest=file_digest(self.published) if run.published else "",
+            published_csv=str(self.published),
+            seed=self.config.seed,
+        )
+
+    @property
+    def published(self) -> Path:
+        """The table of published numbers."""
+        return self.root / "protocols" / "published.csv"
+
+    def model_facts(self, name: str) -> dict:
+        """What the rows of an entry say about it, as far as it is known before any job."""
+        entry = self.config.models[name]
+        facts = {"method": entry.method, "seed": entry.seed}
+        perceptual = entry.settings.get(
+            "perceptual", default_of(METHODS[entry.method].module, "perceptual")
+        )
+        shared = [m for m in self.protocol.metrics if perceptual in METRICS[m].assets]
+        if perceptual and shared:
+            measured = f"{' and '.join(shared)} measure with"
+            facts["shared"] = f"trained with {perceptual}, which {measured}"
+        if entry.weights:
+            facts["weights"] = self.weights_path(name)
+        elif entry.train:
+            facts["card"] = f"{self.config.results}/models/{name}/weights.json"
+        return facts
+
+    def comparison(self) -> jobs.Comparison:
+        return jobs.Comparison(titles=self.titles(), rows=jobs.metric_rows(self.protocol.metrics))
+
+    def plot_scores(self) -> jobs.PlotScores:
+        names = self.protocol.metrics
+        rows = jobs.metric_rows(names)
+        return jobs.PlotScores(titles=self.titles(), names=names, rows=rows)
+
+    def plot_training(self) -> jobs.PlotTraining:
+        return jobs.PlotTraining(titles=self.titles(self.trained_models()))
+
+    def panel(self, dataset: str, degradation: str) -> jobs.Panel:
+        return jobs.Panel(titles=self.titles(self.config.run.models), n=self.config.run.panel)
+
+    def panel_of_strengths(self, figure: str) -> jobs.PanelOfStrengths:
+        entry = self.config.figures[figure]
+        titles = self.titles(entry.models)
+        return jobs.PanelOfStrengths(figure=entry, titles=titles, results=self.config.results)
+
+    def report_page(self) -> jobs.ReportPage:
+        rows = jobs.metric_rows(self.protocol.metrics)
+        return jobs.ReportPage(config=selection(self.config), protocol=self.protocol, rows=rows)
+
+    def assess_prior(self, prior: str) -> jobs.AssessPrior:
+        datasets, encoder = self.prior_datasets(prior), self.encoder_of(prior)
+        names = [prior, *filter(None, [encoder])]
+        return jobs.AssessPrior(
+            name=prior,
+            datasets=datasets,
+            frame=self.frame(datasets[0]),
+            seed=self.config.seed,
+            results=self.config.results,
+            resources=self.config.resources,
+            weights=tuple(self.prior_weights(prior)),
+            given=self.given(names),
+            used=self._methods(names),
+        )
+
+    def assess_degradation(self, degrader: str) -> jobs.AssessDegradation:
+        config, entry = self.config, self.config.models[degrader]
+        named = {name: config.degradations[name] for name in config.run.degradations}
+        size = config.datasets[entry.train.datasets[0]].size
+        return jobs.AssessDegradation(
+            name=degrader,
+            entry=entry,
+            frames={name: self.frame(name) for name in entry.train.datasets},
+            trained_on={name: config.degradations[name] for name in entry.train.degradations},
+            recipes={name: recipe for name, recipe in named.items() if recipe.size == size},
+            seed=config.seed,
+            results=config.results,
+            resources=config.resources,
+            weights=self.weights_path(degrader),
+            given=self.given([degrader]),
+        )
+
+    # ----- what jobs are made of
+    def frame(self, dataset: str) -> dict:
+        """Where the face is in an aligned image: size, crop_scale, crop_shift."""
         keys = {"size", "crop_scale", "crop_shift"}
-        return _json(self.config.datasets[dataset].model_dump(include=keys))
+        return self.config.datasets[dataset].model_dump(include=keys)
+
+    def titles(self, names: Iterable[str] = ()) -> dict[str, str]:
+        """{model: title} of `names`; default: those that the report may name, selected first."""
+        names = dict.fromkeys(names or [*self.config.run.models, *self.trained_models()])
+        models = self.config.models
+        return {name: models[name].title or METHODS[models[name].method].title for name in names}
+
+    def given(self, names: Iterable[str]) -> dict[str, str]:
+        """{entry: SHA-256} of those whose weights are a given file: content, not path or time."""
+        paths = {n: self.weights_path(n) for n in names if self.config.models[n].weights}
+        return {name: file_digest(path) for name, path in paths.items()}
+
+    def made(self, paths: Iterable[str | None]) -> list[str]:
+        """Those of some weights files that jobs make; the others are known by their content."""
+        return [path for path in paths if path and self._is_made(path)]
+
+    def _is_made(self, path: str) -> bool:
+        models, folder = self.config.models, f"{self.config.results}/models"
+        return path in {f"{folder}/{name}/weights.safetensors" for name in models}
+
+    def _methods(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.config.models[name].method for name in names))
 
     def gpus(self, model: str) -> int:
-        """GPUs to ask of a cluster for training or restoring with an entry."""
+        """GPUs to ask of a cluster for training an entry."""
         train = self.config.models[model].train
         if not METHODS[self.config.models[model].method].trained:
             return 0
         return train.gpus if train else 1
+
+    def restore_gpus(self, model: str) -> int:
+        """GPUs to ask for restoring with an entry."""
+        own = self.config.models[model].restore.gpus
+        return min(1, self.gpus(model)) if own is None else own
+
+    def parts(self, model: str) -> list[str]:
+        """Names of the parts of a restored test set: 0000, 0001, ..."""
+        return [f"{k:04d}" for k in range(self.config.models[model].restore.shards)]
+
+
+def _words(wildcards) -> dict[str, str]:
+    return dict(wildcards.items()) if wildcards is not None else {}
+
+
+def _files(named) -> dict:
+    """Snakemake's `input` or `output` -> plain paths under their names."""
+    items = dict(named.items())
+    return {key: str(v) if isinstance(v, str) else [str(x) for x in v] for key, v in items.items()}
+
+
+@functools.cache
+def file_digest(path: str | Path) -> str:
+    """First 16 hex digits of a file's SHA-256."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
+def selection(config: Config) -> Config:
+    """What a run uses of its configuration: a page about it shows nothing else."""
+    models, run = config.used_models(), config.run
+    datasets = set(config.used_datasets())
+    datasets |= {config.datasets[name].split.like for name in datasets} - {None}
+    degradations = {*run.degradations, *(g for _, g in config.test_sets())}
+    degradations |= {config.datasets[name].low_quality for name in datasets} - {None}
+    for name in models:
+        train = config.models[name].train
+        degradations |= set(train.degradations) if train else set()
+    degradations |= {g for name in run.figures for g in config.figures[name].degradations}
+
+    def chosen(entries, names):
+        return {name: entry for name, entry in entries.items() if name in names}
+
+    return config.model_copy(
+        update={
+            "datasets": chosen(config.datasets, datasets),
+            "degradations": chosen(config.degradations, degradations),
+            "models": chosen(config.models, models),
+            "figures": chosen(config.figures, run.figures),
+            "assets": {},
+        }
+    )
+
+
+def _weights_mistakes(name: str, entry: Model, root: Path) -> list[str]:
+    """What is wrong with the finished weights of an entry, and where it differs from their card."""
+    path = Path(project_file(entry.weights, root))
+    if not path.is_file():
+        return [f"models.{name}.weights: no file {entry.weights}"]
+    card = cards.card_of(path)
+    if card is None:
+        return [f"models.{name}.weights: {entry.weights} has no card: `frcore weights convert` it"]
+    wrong = cards.differences(card, entry.method, entry.settings)
+    return [f"models.{name}.{line}: leave it out or write the same" for line in wrong]
 
 
 def set_environment(root: Path) -> None:
@@ -274,23 +580,20 @@ def _check_settings(config: Config) -> None:
     """Names in the methods' settings, without importing torch: fields read from the syntax tree."""
     mistakes = []
     for name, entry in config.models.items():
-        known = settings_fields(METHODS[entry.method].module)
-        for key in entry.settings:
-            if key not in known:
-                mistakes.append(f"models.{name}.settings.{key}: unknown key {nearest(key, known)}")
+        try:
+            known = settings_fields(METHODS[entry.method].module)
+        except ValueError as error:
+            mistakes.append(f"models.{name}: {error}")
+            continue
+        given = [(f"models.{name}.settings", entry.settings)]
+        for place, stage in enumerate(entry.train.stages if entry.train else ()):
+            given.append((f"models.{name}.train.stages.{place}.settings", stage.settings))
+        for where, settings in given:
+            for key in settings:
+                if key not in known:
+                    mistakes.append(f"{where}.{key}: unknown key {nearest(key, known)}")
     if mistakes:
         raise ConfigError(mistakes)
-
-
-def settings_fields(module: str) -> list[str]:
-    """Field names of a method's Settings, read without importing the module (which needs torch)."""
-    import ast
-
-    path = Path(__file__).resolve().parents[1].joinpath(*module.split(".")).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == "Settings":
-            return [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]
-    raise ValueError(f"{module} has no class Settings")
 
 
 def _check_published(config: Config, root: Path) -> None:
@@ -308,8 +611,15 @@ def _check_paths(config: Config, root: Path) -> None:
     mistakes = []
     for name in config.used_models():
         entry = config.models[name]
-        if entry.weights and not Path(project_file(entry.weights, root)).is_file():
-            mistakes.append(f"models.{name}.weights: no file {entry.weights}")
+        if entry.weights:
+            mistakes += _weights_mistakes(name, entry, root)
+        elif entry.train and entry.init == "shipped":
+            path = f"weights/{name}.safetensors"
+            if not (root / path).is_file():
+                mistakes.append(
+                    f"models.{name}.init: no file {path} to start from: write `init: scratch` to "
+                    "train from random weights, or another entry or a weights file"
+                )
         made = entry.init in ("shipped", "scratch", *config.models)
         if not made and not Path(project_file(entry.init, root)).is_file():
             mistakes.append(f"models.{name}.init: no file {entry.init}")
@@ -322,36 +632,9 @@ def _check_paths(config: Config, root: Path) -> None:
         raise ConfigError(mistakes)
 
 
-def titles(plan: Plan, names: Iterable[str] = ()) -> str:
-    """{model: title} of `names`, as JSON.
-
-    Default: every entry that the report may name, selected models first.
-    """
-    names = dict.fromkeys(names or [*plan.config.run.models, *plan.trained_models()])
-    models = plan.config.models
-    return _json({n: models[n].title or METHODS[models[n].method].title for n in names}, sort=False)
-
-
-def figure_spec(plan: Plan, name: str) -> str:
-    """An entry of `figures:` with the titles of its models, as JSON."""
-    entry = plan.config.figures[name]
-    shown = entry.model_dump(exclude={"title", "models"})
-    return _json(shown | {"models": json.loads(titles(plan, entry.models))}, sort=False)
-
-
-def config_spec(plan: Plan) -> str:
-    """The whole configuration as JSON, for the stages that describe a run."""
-    return _json(plan.config.model_dump())
-
-
 def launcher(gpus: int) -> str:
     """Command that starts a training script: torchrun with a process a GPU, or plain Python."""
     return f"torchrun --standalone --nproc-per-node {gpus}" if gpus > 1 else "python"
-
-
-def licence_spec(plan: Plan) -> str:
-    """The assets of a run, for the table of licences."""
-    return _json({name: plan.assets[name].model_dump() for name in assets_of_run(plan)})
 
 
 def assets_of_run(plan: Plan) -> list[str]:
@@ -439,24 +722,8 @@ def _is_snakemake(process) -> bool:
     ]
 
 
-def folder_digest(folder: str | Path) -> str:
-    """Digest of names, sizes and times below `folder`: adding a photograph reruns its stage."""
-    digest = hashlib.sha256()
-    for where, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(where, name)
-            with_stat = os.stat(path) if os.path.exists(path) else None
-            facts = (with_stat.st_size, with_stat.st_mtime_ns) if with_stat else ("gone",)
-            line = f"{os.path.relpath(path, folder)}\0{facts}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
-
-
 def one_of(names: Iterable[str]) -> str:
     """Regular expression that matches these names alone."""
     return "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "NONE"
 
 
-def _json(value: Mapping, sort: bool = True) -> str:
-    return json.dumps(value, sort_keys=sort, default=list)

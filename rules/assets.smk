@@ -19,11 +19,10 @@ rule fetch_asset:
     conda:
         "../envs/frcore.yaml"
     params:
-        entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
-        root=lambda wc: RES,
+        digest=digest("fetch_asset"),
+        job=job("fetch_asset"),
     shell:
-        'python "$SCRIPTS"/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}'
-        " --root {params.root:q} > {log} 2>&1"
+        'python "$SCRIPTS"/fetch_asset.py {params.job:q} > {log} 2>&1'
 
 
 rule fetch_photos:
@@ -40,25 +39,23 @@ rule fetch_photos:
     conda:
         "../envs/frcore.yaml"
     params:
-        entry=lambda wc: PLAN.assets[wc.asset].model_dump_json(),
-        root=lambda wc: RES,
+        digest=digest("fetch_photos"),
+        job=job("fetch_photos"),
     shell:
-        'python "$SCRIPTS"/fetch_asset.py --name {wildcards.asset} --entry {params.entry:q}'
-        " --root {params.root:q} > {log} 2>&1"
+        'python "$SCRIPTS"/fetch_photos.py {params.job:q} > {log} 2>&1'
 
 
 rule licences:
     """Licences of everything that this run reads."""
     output:
-        f"{OUT}/tables/licences.md",
+        table=f"{OUT}/tables/licences.md",
     log:
         f"{OUT}/logs/licences.log",
     localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        entries=flow.licence_spec(PLAN),
-        root=lambda wc: RES,
+        digest=digest("licences"),
+        job=job("licences"),
     shell:
-        'python "$SCRIPTS"/list_licences.py --entries {params.entries:q} --root {params.root:q}'
-        " --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/licences.py {params.job:q} > {log} 2>&1'

@@ -6,8 +6,6 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 from frcore import workflow as flow
-from frcore.codehash import code_hash
-from frcore.registry import METHODS
 
 flow.set_environment(ROOT)
 PLAN = flow.open_plan(config, ROOT)
@@ -16,7 +14,6 @@ OUT = CFG.results
 RES = CFG.resources
 REPORT = f"{OUT}/report.html"
 TABLES = [f"{OUT}/tables/{name}" for name in flow.TABLES]
-METRICS_CODE = code_hash("frcore.metrics.score")
 
 
 wildcard_constraints:
@@ -24,6 +21,19 @@ wildcard_constraints:
     degradation=flow.one_of(CFG.degradations),
     model=flow.one_of(CFG.models),
     shard=r"\d{4}",
+    part=r"\d{4}",
+
+
+def digest(rule):
+    """Parameter of a rule: what changes its result, and nothing else."""
+    return lambda wildcards: PLAN.digest(rule, wildcards)
+
+
+def job(rule):
+    """What a rule gives its script. It follows from the files, so it reruns nothing by itself."""
+    return lambda wildcards, input, output: PLAN.argument(
+        rule, wildcards, input, output
+    )
 
 
 def before_any_job():
@@ -42,9 +52,18 @@ def shard_tables(wildcards, suffix=".csv"):
     return [f"{OUT}/faces/{wildcards.dataset}/{shard}{suffix}" for shard in shards]
 
 
-def face_folders(dataset):
+def face_tables(datasets):
+    """Tables of faces of some datasets."""
+    return [f"{OUT}/faces/{dataset}.csv" for dataset in datasets]
+
+
+def face_folders(*datasets):
     """Folders of aligned faces, one a shard."""
-    return [f"{OUT}/faces/{dataset}/{shard}" for shard in PLAN.shards(dataset)]
+    return [
+        f"{OUT}/faces/{name}/{shard}"
+        for name in datasets
+        for shard in PLAN.shards(name)
+    ]
 
 
 def true_faces(dataset):
@@ -54,70 +73,34 @@ def true_faces(dataset):
     return [f"{OUT}/faces/{dataset}.csv", *face_folders(dataset)]
 
 
-def truth_words(dataset):
-    """Words of a command that say where the true faces are, where they are known."""
-    path = f"{OUT}/faces/{dataset}"
-    return f"--table '{path}.csv' --faces '{path}'" if true_faces(dataset) else ""
-
-
 def set_features(dataset):
     """Features that distances of sets compare with, where there are some."""
     name = PLAN.truth_of(dataset)
     return [f"{OUT}/truth/{name}.npz"] if name else []
 
 
-def feature_words(dataset):
-    """Words of a command that say where those features are, and whose, if not the truth's."""
-    words = [f"--features '{path}'" for path in set_features(dataset)]
-    if words and CFG.datasets[dataset].low_quality:
-        words.append(f"--reference {PLAN.truth_of(dataset)}")
-    return " ".join(words)
-
-
 def training_folders(model):
     """Folders that training reads: faces of every dataset, and their parsing maps if needed."""
     datasets = PLAN.trained_datasets(model)
-    folders = [folder for dataset in datasets for folder in face_folders(dataset)]
-    if PLAN.needs_labels(model):
-        folders += [f"{OUT}/parsing/{dataset}" for dataset in datasets]
-    return folders
+    maps = [f"{OUT}/parsing/{name}" for name in datasets if PLAN.needs_labels(model)]
+    return [*face_folders(*datasets), *maps]
 
 
-def helper_paths(model):
-    """(role, weights file) of the trained nets that a model leans on."""
-    return [
-        (role, PLAN.weights_path(name)) for role, name in CFG.helpers_of(model).items()
-    ]
+def training_weights(model):
+    """Weights made by other jobs that training starts from or leans on."""
+    made = PLAN.train_model(model)
+    return PLAN.made([made.start, *made.helpers.values(), *made.degraders.values()])
 
 
-def degrader_paths(model):
-    """(entry, weights file) of the degradation models whose pairs a model trains on."""
-    return [(name, PLAN.weights_path(name)) for name in CFG.degraders_of(model)]
-
-
-def named_weights(model):
-    """(entry, weights file) of a model and the helpers that restoring needs."""
-    names = [model, *CFG.helpers_of(model, training=False).values()]
-    return [
-        (name, PLAN.weights_path(name)) for name in names if PLAN.weights_path(name)
-    ]
+def reference_faces(model, dataset):
+    """Faces among which a method finds a good photograph of the same person, if it wants one."""
+    return true_faces(dataset) if PLAN.needs_reference(model) else []
 
 
 def parser_weights(dataset):
-    """Weights of the parser that predicts a dataset's maps, if one does."""
+    """Weights of the parser that predicts a dataset's maps, if jobs make them."""
     parser = PLAN.label_parser(dataset)
-    return [PLAN.weights_path(parser)] if parser else []
-
-
-def method_code(model):
-    """Digest of the code that restores with a model."""
-    helpers = [
-        METHODS[CFG.models[name].method].module
-        for name in CFG.helpers_of(model, training=False).values()
-    ]
-    return code_hash(
-        "frcore.restore", METHODS[CFG.models[model].method].module, *helpers
-    )
+    return PLAN.made([PLAN.weights_path(parser)]) if parser else []
 
 
 def figure_cells(figure, pattern):
@@ -136,3 +119,16 @@ def cells(pattern):
     return [
         pattern.format(model=m, dataset=d, degradation=g) for m, d, g in PLAN.runs()
     ]
+
+
+def restored_parts(wildcards, suffix):
+    """Folders or tables of the shares of a restored test set."""
+    cell = f"{wildcards.model}/{wildcards.dataset}/{wildcards.degradation}"
+    parts = PLAN.parts(wildcards.model)
+    return [f"{OUT}/restored/{cell}.parts/{part}{suffix}" for part in parts]
+
+
+def contact_sheets():
+    """The pictures of the run's degradations, each on the first dataset that is seen under it."""
+    shown = CFG.first_shown().items() if CFG.run.contact_sheets else ()
+    return [f"{OUT}/figures/degradations/{d}/{g}.png" for g, d in shown]

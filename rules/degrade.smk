@@ -22,16 +22,10 @@ rule degrade_faces:
         mem_mb=2000,
         runtime=240,
     params:
-        recipe=lambda wc: PLAN.recipe_spec(wc.degradation),
-        limit=lambda wc: CFG.datasets[wc.dataset].test_limit or 0,
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        seed=CFG.seed,
-        code=code_hash("frcore.degrade"),
+        digest=digest("degrade_faces"),
+        job=job("degrade_faces"),
     shell:
-        'python "$SCRIPTS"/degrade_faces.py --dataset {wildcards.dataset}'
-        " --degradation {wildcards.degradation} --recipe {params.recipe:q} --seed {params.seed}"
-        " --limit {params.limit} --table {input.table:q} --faces {params.faces:q}"
-        " --out-dir {output.images:q} --out-csv {output.table:q} > {log} 2>&1"
+        'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log} 2>&1'
 
 
 rule contact_sheet:
@@ -40,18 +34,14 @@ rule contact_sheet:
         table=f"{OUT}/faces/{{dataset}}.csv",
         folders=lambda wc: face_folders(wc.dataset),
     output:
-        f"{OUT}/figures/degradations/{{dataset}}/{{degradation}}.png",
+        picture=f"{OUT}/figures/degradations/{{dataset}}/{{degradation}}.png",
     log:
         f"{OUT}/logs/contact_sheet/{{dataset}}/{{degradation}}.log",
     localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        recipe=lambda wc: PLAN.recipe_spec(wc.degradation),
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        seed=CFG.seed,
-        code=code_hash("frcore.degrade"),
+        digest=digest("contact_sheet"),
+        job=job("contact_sheet"),
     shell:
-        'python "$SCRIPTS"/contact_sheet.py --degradation {wildcards.degradation}'
-        " --recipe {params.recipe:q} --seed {params.seed} --table {input.table:q}"
-        " --faces {params.faces:q} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log} 2>&1'

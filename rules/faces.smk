@@ -23,16 +23,10 @@ rule align_faces:
         mem_mb=2000,
         runtime=120,
     params:
-        spec=lambda wc: PLAN.dataset_spec(wc.dataset),
-        listing=lambda wc: PLAN.listing(wc.dataset),
-        seed=CFG.seed,
-        root=lambda wc: RES,
-        code=code_hash("frcore.faces.build"),
+        digest=digest("align_faces"),
+        job=job("align_faces"),
     shell:
-        'python "$SCRIPTS"/align_faces.py --name {wildcards.dataset} --spec {params.spec:q}'
-        " --shard {wildcards.shard} --seed {params.seed} --resources {params.root:q}"
-        " --out-dir {output.faces:q} --out-csv {output.table:q}"
-        " --out-quarantine {output.quarantine:q} > {log} 2>&1"
+        'python "$SCRIPTS"/align_faces.py {params.job:q} > {log} 2>&1'
 
 
 rule join_faces:
@@ -49,13 +43,10 @@ rule join_faces:
     conda:
         "../envs/frcore.yaml"
     params:
-        spec=lambda wc: PLAN.dataset_spec(wc.dataset, ["split"]),
-        seed=CFG.seed,
-        code=code_hash("frcore.faces.build"),
+        digest=digest("join_faces"),
+        job=job("join_faces"),
     shell:
-        'python "$SCRIPTS"/join_faces.py --name {wildcards.dataset} --spec {params.spec:q}'
-        " --seed {params.seed} --tables {input.tables:q} --quarantines {input.quarantines:q}"
-        " --out-csv {output.table:q} --out-quarantine {output.quarantine:q} > {log} 2>&1"
+        'python "$SCRIPTS"/join_faces.py {params.job:q} > {log} 2>&1'
 
 
 rule parse_faces:
@@ -65,7 +56,7 @@ rule parse_faces:
         folders=lambda wc: face_folders(wc.dataset),
         parser=lambda wc: parser_weights(wc.dataset),
     output:
-        directory(f"{OUT}/parsing/{{dataset}}"),
+        maps=directory(f"{OUT}/parsing/{{dataset}}"),
     log:
         f"{OUT}/logs/parse/{{dataset}}.log",
     conda:
@@ -73,15 +64,9 @@ rule parse_faces:
     resources:
         mem_mb=2000,
         runtime=240,
-        gpu=lambda wc: int(bool(parser_weights(wc.dataset))),
+        gpu=lambda wc: int(bool(PLAN.label_parser(wc.dataset))),
     params:
-        spec=lambda wc: PLAN.dataset_spec(wc.dataset, ["labels"]),
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        parser=lambda wc: " ".join(
-            f"--parser '{path}'" for path in parser_weights(wc.dataset)
-        ),
-        code=code_hash("frcore.faces.build", "frcore.helpers.parsing"),
+        digest=digest("parse_faces"),
+        job=job("parse_faces"),
     shell:
-        'python "$SCRIPTS"/parse_faces.py --spec {params.spec:q}'
-        " --table {input.table:q} --faces {params.faces:q}"
-        " {params.parser} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/parse_faces.py {params.job:q} > {log} 2>&1'

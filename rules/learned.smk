@@ -10,15 +10,9 @@ pairs.png and degradation.png.
 rule assess_degradation:
     """Pairs beside the low-quality faces they were learnt from, and beside the run's recipes."""
     input:
-        weights=lambda wc: PLAN.weights_path(wc.degrader),
-        tables=lambda wc: [
-            f"{OUT}/faces/{d}.csv" for d in PLAN.trained_datasets(wc.degrader)
-        ],
-        folders=lambda wc: [
-            folder
-            for d in PLAN.trained_datasets(wc.degrader)
-            for folder in face_folders(d)
-        ],
+        weights=lambda wc: PLAN.made([PLAN.weights_path(wc.degrader)]),
+        tables=lambda wc: face_tables(PLAN.trained_datasets(wc.degrader)),
+        folders=lambda wc: face_folders(*PLAN.trained_datasets(wc.degrader)),
         assets=asset_files(["dlib_resnet", "mobilenet_v2"]),
     output:
         scores=f"{OUT}/degradation/{{degrader}}/scores.csv",
@@ -37,14 +31,7 @@ rule assess_degradation:
         mem_mb=4000,
         runtime=60,
     params:
-        spec=lambda wc: PLAN.training_spec(wc.degrader),
-        recipes=lambda wc: PLAN.run_recipes(wc.degrader),
-        results=lambda wc: OUT,
-        root=lambda wc: RES,
-        seed=CFG.seed,
-        code=code_hash("frcore.learned", "frcore.helpers.degradation"),
+        digest=digest("assess_degradation"),
+        job=job("assess_degradation"),
     shell:
-        'python "$SCRIPTS"/assess_degradation.py --name {wildcards.degrader}'
-        " --weights {input.weights:q} --spec {params.spec:q} --recipes {params.recipes:q}"
-        " --results {params.results:q} --resources {params.root:q} --threads {threads}"
-        " --seed {params.seed} --out $(dirname {output.scores:q}) > {log} 2>&1"
+        'python "$SCRIPTS"/assess_degradation.py {params.job:q} > {log} 2>&1'

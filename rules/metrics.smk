@@ -2,7 +2,8 @@
 
 Needs restored/, faces/ and the metrics' nets. Leaves truth/{dataset}.npz (features of the truth,
 computed once; for faces without one, of the good faces they name as reference) and
-scores/{model}/{dataset}/{degradation}.csv and .sets.csv.
+scores/{model}/{dataset}/{degradation}.csv and .sets.csv. What was measured before is in kept/,
+which is no output: a new metric is measured alone.
 """
 
 
@@ -13,7 +14,7 @@ rule truth_features:
         folders=lambda wc: face_folders(wc.dataset),
         assets=asset_files(PLAN.metric_assets()),
     output:
-        f"{OUT}/truth/{{dataset}}.npz",
+        features=f"{OUT}/truth/{{dataset}}.npz",
     log:
         f"{OUT}/logs/truth/{{dataset}}.log",
     conda:
@@ -22,16 +23,10 @@ rule truth_features:
         mem_mb=4000,
         runtime=240,
     params:
-        protocol=PLAN.protocol_spec(),
-        frame=lambda wc: PLAN.frame_spec(wc.dataset),
-        limit=lambda wc: CFG.datasets[wc.dataset].test_limit or 0,
-        faces=lambda wc: f"{OUT}/faces/{wc.dataset}",
-        root=lambda wc: RES,
-        code=METRICS_CODE,
+        digest=digest("truth_features"),
+        job=job("truth_features"),
     shell:
-        'python "$SCRIPTS"/truth_features.py --protocol {params.protocol:q} --frame {params.frame:q}'
-        " --table {input.table:q} --faces {params.faces:q} --limit {params.limit}"
-        " --resources {params.root:q} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/truth_features.py {params.job:q} > {log} 2>&1'
 
 
 rule score_faces:
@@ -55,16 +50,7 @@ rule score_faces:
         mem_mb=4000,
         runtime=240,
     params:
-        protocol=PLAN.protocol_spec(),
-        frame=lambda wc: PLAN.frame_spec(wc.dataset),
-        truth=lambda wc: truth_words(wc.dataset),
-        features=lambda wc: feature_words(wc.dataset),
-        seed=CFG.seed,
-        root=lambda wc: RES,
-        code=METRICS_CODE,
+        digest=digest("score_faces"),
+        job=job("score_faces"),
     shell:
-        'python "$SCRIPTS"/score_faces.py --protocol {params.protocol:q} --frame {params.frame:q}'
-        " --images {input.images:q} --status {input.status:q} {params.truth} {params.features}"
-        " --resources {params.root:q}"
-        " --seed {params.seed} --cell {wildcards.dataset}/{wildcards.degradation}"
-        " --out-images {output.images:q} --out-sets {output.sets:q} > {log} 2>&1"
+        'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'

@@ -10,13 +10,9 @@ samples.png and inversion_{dataset}.png.
 rule assess_prior:
     """Samples, distance to real faces, inversion of held-out faces."""
     input:
-        weights=lambda wc: PLAN.prior_weights(wc.prior),
-        tables=lambda wc: [
-            f"{OUT}/faces/{d}.csv" for d in PLAN.prior_datasets(wc.prior)
-        ],
-        folders=lambda wc: [
-            folder for d in PLAN.prior_datasets(wc.prior) for folder in face_folders(d)
-        ],
+        weights=lambda wc: PLAN.made(PLAN.prior_weights(wc.prior)),
+        tables=lambda wc: face_tables(PLAN.prior_datasets(wc.prior)),
+        folders=lambda wc: face_folders(*PLAN.prior_datasets(wc.prior)),
         assets=asset_files(PLAN.prior_assets()),
     output:
         scores=f"{OUT}/prior/{{prior}}/scores.csv",
@@ -34,16 +30,7 @@ rule assess_prior:
         mem_mb=4000,
         runtime=240,
     params:
-        datasets=lambda wc: " ".join(PLAN.prior_datasets(wc.prior)),
-        frame=lambda wc: PLAN.frame_spec(PLAN.prior_datasets(wc.prior)[0]),
-        results=lambda wc: OUT,
-        root=lambda wc: RES,
-        seed=CFG.seed,
-        code=code_hash(
-            "frcore.prior", "frcore.helpers.generator", "frcore.helpers.encoder"
-        ),
+        digest=digest("assess_prior"),
+        job=job("assess_prior"),
     shell:
-        'python "$SCRIPTS"/assess_prior.py --name {wildcards.prior} --weights {input.weights:q}'
-        " --datasets {params.datasets} --frame {params.frame:q} --results {params.results:q}"
-        " --resources {params.root:q} --threads {threads} --seed {params.seed}"
-        " --out $(dirname {output.scores:q}) > {log} 2>&1"
+        'python "$SCRIPTS"/assess_prior.py {params.job:q} > {log} 2>&1'

@@ -7,12 +7,12 @@ Needs scores/, restored/, models/ and faces/. Leaves tables/, figures/ and repor
 rule join_scores:
     """Every measured and every chosen published number, one a row."""
     input:
-        cells(f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}.csv"),
-        cells(f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}.sets.csv"),
+        scores=cells(f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}.csv"),
+        sets=cells(f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}.sets.csv"),
+        restored=cells(f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.csv"),
         cards=[f"{OUT}/models/{name}/weights.json" for name in PLAN.trained_models()],
-        published=ROOT / "protocols" / "published.csv",
     output:
-        report(
+        table=report(
             f"{OUT}/tables/scores.csv",
             caption="captions/scores.rst",
             category="Tables",
@@ -23,16 +23,16 @@ rule join_scores:
     conda:
         "../envs/frcore.yaml"
     params:
-        config=flow.config_spec(PLAN),
-        code=code_hash("frcore.report.stage"),
+        digest=digest("join_scores"),
+        job=job("join_scores"),
     shell:
-        'python "$SCRIPTS"/join_scores.py --config {params.config:q} --out {output:q} > {log} 2>&1'
+        'python "$SCRIPTS"/join_scores.py {params.job:q} > {log} 2>&1'
 
 
 rule comparison:
     """The table for print: CSV, Markdown and LaTeX."""
     input:
-        f"{OUT}/tables/scores.csv",
+        scores=f"{OUT}/tables/scores.csv",
     output:
         csv=f"{OUT}/tables/comparison.csv",
         md=report(
@@ -47,47 +47,43 @@ rule comparison:
     conda:
         "../envs/frcore.yaml"
     params:
-        titles=flow.titles(PLAN),
-        code=code_hash("frcore.report.table"),
+        digest=digest("comparison"),
+        job=job("comparison"),
     shell:
-        'python "$SCRIPTS"/make_table.py --scores {input:q} --titles {params.titles:q}'
-        " --out-csv {output.csv:q} --out-md {output.md:q} --out-tex {output.tex:q} > {log} 2>&1"
+        'python "$SCRIPTS"/comparison.py {params.job:q} > {log} 2>&1'
 
 
 rule plot_scores:
     """A figure a metric: every model on every test set, with confidence intervals."""
     input:
-        f"{OUT}/tables/scores.csv",
+        scores=f"{OUT}/tables/scores.csv",
     output:
-        report(
+        png=report(
             expand(
                 f"{OUT}/figures/scores/{{metric}}.png", metric=PLAN.protocol.metrics
             ),
             caption="captions/plot_scores.rst",
             category="Figures",
         ),
-        expand(f"{OUT}/figures/scores/{{metric}}.svg", metric=PLAN.protocol.metrics),
+        svg=expand(f"{OUT}/figures/scores/{{metric}}.svg", metric=PLAN.protocol.metrics),
     log:
         f"{OUT}/logs/report/plot_scores.log",
     localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        metrics=PLAN.protocol.metrics,
-        folder=lambda wc: f"{OUT}/figures/scores",
-        titles=flow.titles(PLAN),
-        code=code_hash("frcore.report.figures"),
+        digest=digest("plot_scores"),
+        job=job("plot_scores"),
     shell:
-        'python "$SCRIPTS"/plot_scores.py --scores {input:q} --metrics {params.metrics:q}'
-        " --titles {params.titles:q} --out {params.folder:q} > {log} 2>&1"
+        'python "$SCRIPTS"/plot_scores.py {params.job:q} > {log} 2>&1'
 
 
 rule plot_training:
     """Losses of every model that was trained in this run."""
     input:
-        [f"{OUT}/models/{name}/history.csv" for name in PLAN.trained_models()],
+        histories=[f"{OUT}/models/{name}/history.csv" for name in PLAN.trained_models()],
     output:
-        report(
+        picture=report(
             f"{OUT}/figures/training.png",
             caption="captions/plot_training.rst",
             category="Figures",
@@ -98,25 +94,23 @@ rule plot_training:
     conda:
         "../envs/frcore.yaml"
     params:
-        titles=flow.titles(PLAN),
-        code=code_hash("frcore.report.figures"),
+        digest=digest("plot_training"),
+        job=job("plot_training"),
     shell:
-        'python "$SCRIPTS"/plot_training.py --histories {input:q} --titles {params.titles:q}'
-        " --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/plot_training.py {params.job:q} > {log} 2>&1'
 
 
 rule panel:
     """Degraded, restored by each model, and true faces side by side, always the same faces."""
     input:
         restored=lambda wc: [
-            f"{OUT}/restored/{model}/{wc.dataset}/{wc.degradation}"
-            for model in CFG.run.models
+            f"{OUT}/restored/{m}/{wc.dataset}/{wc.degradation}" for m in CFG.run.models
         ],
         degraded=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
         drawn=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
         truth=lambda wc: true_faces(wc.dataset),
     output:
-        report(
+        picture=report(
             f"{OUT}/figures/panels/{{dataset}}/{{degradation}}.png",
             caption="captions/panel.rst",
             category="Panels",
@@ -128,14 +122,10 @@ rule panel:
     conda:
         "../envs/frcore.yaml"
     params:
-        titles=flow.titles(PLAN),
-        truth=lambda wc: truth_words(wc.dataset),
-        n=CFG.run.panel,
-        code=code_hash("frcore.report.figures"),
+        digest=digest("panel"),
+        job=job("panel"),
     shell:
-        'python "$SCRIPTS"/make_panel.py --titles {params.titles:q} --restored {input.restored:q}'
-        " --degraded {input.degraded:q} --drawn {input.drawn:q} {params.truth}"
-        " --n {params.n} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/panel.py {params.job:q} > {log} 2>&1'
 
 
 rule panel_of_strengths:
@@ -146,7 +136,7 @@ rule panel_of_strengths:
         drawn=lambda wc: figure_cells(wc.figure, f"{OUT}/degraded/{{d}}/{{g}}.csv"),
         truth=lambda wc: true_faces(CFG.figures[wc.figure].dataset),
     output:
-        report(
+        picture=report(
             f"{OUT}/figures/strengths/{{figure}}.png",
             caption="captions/panel_of_strengths.rst",
             category="Panels",
@@ -160,45 +150,37 @@ rule panel_of_strengths:
     conda:
         "../envs/frcore.yaml"
     params:
-        spec=lambda wc: flow.figure_spec(PLAN, wc.figure),
-        truth=lambda wc: truth_words(CFG.figures[wc.figure].dataset),
-        results=lambda wc: OUT,
-        code=code_hash("frcore.report.figures"),
+        digest=digest("panel_of_strengths"),
+        job=job("panel_of_strengths"),
     shell:
-        'python "$SCRIPTS"/panel_of_strengths.py --spec {params.spec:q} {params.truth}'
-        " --results {params.results:q} --out {output:q} > {log} 2>&1"
+        'python "$SCRIPTS"/panel_of_strengths.py {params.job:q} > {log} 2>&1'
 
 
 rule report_page:
     """One self-contained page: what was run, how it was measured, and what came out."""
     input:
-        TABLES,
-        f"{OUT}/tables/licences.md",
-        f"{OUT}/figures/training.png" if PLAN.trained_models() else [],
-        [f"{OUT}/figures/scores/{metric}.png" for metric in PLAN.protocol.metrics],
-        [f"{OUT}/models/{name}/weights.json" for name in PLAN.trained_models()],
-        [f"{OUT}/models/{name}/samples.png" for name in PLAN.trained_models()],
-        [
-            f"{OUT}/faces/{d}{kind}"
-            for d in CFG.run.datasets
-            for kind in (".csv", ".quarantine.csv")
+        tables=TABLES,
+        licences=f"{OUT}/tables/licences.md",
+        training=f"{OUT}/figures/training.png" if PLAN.trained_models() else [],
+        scores=[
+            f"{OUT}/figures/scores/{metric}.png" for metric in PLAN.protocol.metrics
         ],
-        [f"{OUT}/figures/panels/{d}/{g}.png" for d, g in CFG.test_sets()],
-        [f"{OUT}/figures/strengths/{name}.png" for name in CFG.run.figures],
-        [
-            f"{OUT}/figures/degradations/{d}/{g}.png"
-            for g, d in CFG.first_shown().items()
-            if CFG.run.contact_sheets
-        ],
+        cards=[f"{OUT}/models/{name}/weights.json" for name in PLAN.trained_models()],
+        samples=[f"{OUT}/models/{name}/samples.png" for name in PLAN.trained_models()],
+        faces=face_tables(CFG.run.datasets),
+        quarantines=[f"{OUT}/faces/{name}.quarantine.csv" for name in CFG.run.datasets],
+        panels=[f"{OUT}/figures/panels/{d}/{g}.png" for d, g in CFG.test_sets()],
+        strengths=[f"{OUT}/figures/strengths/{name}.png" for name in CFG.run.figures],
+        sheets=contact_sheets(),
     output:
-        REPORT,
+        page=REPORT,
     log:
         f"{OUT}/logs/report/page.log",
     localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        config=flow.config_spec(PLAN),
-        code=code_hash("frcore.report.stage"),
+        digest=digest("report_page"),
+        job=job("report_page"),
     shell:
-        'python "$SCRIPTS"/make_report.py --config {params.config:q} --out {output:q} > {log} 2>&1'
+        'python "$SCRIPTS"/report_page.py {params.job:q} > {log} 2>&1'

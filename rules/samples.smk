@@ -14,8 +14,10 @@ rule assess_samples:
         drawn=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
         table=f"{OUT}/faces/{{dataset}}.csv",
         folders=lambda wc: face_folders(wc.dataset),
-        weights=lambda wc: PLAN.weights_of(wc.model),
-        assets=asset_files(PLAN.metric_assets()),
+        weights=lambda wc: PLAN.made(PLAN.weights_of(wc.model)),
+        assets=lambda wc: asset_files(
+            [*PLAN.metric_assets(), *PLAN.restoring_assets(wc.model)]
+        ),
     output:
         scores=f"{OUT}/samples/{{model}}/{{dataset}}/{{degradation}}.csv",
         picture=f"{OUT}/samples/{{model}}/{{dataset}}/{{degradation}}.png",
@@ -26,21 +28,14 @@ rule assess_samples:
         dataset=flow.one_of(d for d in CFG.datasets if true_faces(d)),
     conda:
         "../envs/frcore.yaml"
+    threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
-        gpu=lambda wc: min(1, PLAN.gpus(wc.model)),
+        gpu=lambda wc: PLAN.restore_gpus(wc.model),
         nodes=1,
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=lambda wc: CFG.models[wc.model].restore.memory_mb,
+        runtime=lambda wc: CFG.models[wc.model].restore.minutes,
     params:
-        spec=lambda wc: PLAN.model_spec(wc.model),
-        weights=lambda wc: " ".join(
-            f"--weights {name}='{path}'" for name, path in named_weights(wc.model)
-        ),
-        results=lambda wc: OUT,
-        root=lambda wc: RES,
-        code=lambda wc: (method_code(wc.model), code_hash("frcore.samples")),
+        digest=digest("assess_samples"),
+        job=job("assess_samples"),
     shell:
-        'python "$SCRIPTS"/assess_samples.py --name {wildcards.model} --spec {params.spec:q}'
-        " {params.weights} --cell {wildcards.dataset} {wildcards.degradation}"
-        " --results {params.results:q} --resources {params.root:q} --out {output.scores:q}"
-        " > {log} 2>&1"
+        'python "$SCRIPTS"/assess_samples.py {params.job:q} > {log} 2>&1'

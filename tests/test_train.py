@@ -120,7 +120,13 @@ def interrupted(work, name, method="fpn", at=28):
     with pytest.raises(SystemExit) as stopped:
         run(work, name, entry_of(method), [], stop_at=at)
     assert stopped.value.code == train.INTERRUPTED
-    return work / name / "state"
+    return only_state(work / name)
+
+
+def only_state(folder: Path) -> Path:
+    """The folder of the one state that a run has left."""
+    [state] = (folder / "state").iterdir()
+    return state
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise"])
@@ -130,7 +136,7 @@ def test_damaged_state_falls_back_to_the_one_before(work, damage, capsys):
     noise = bytes(reversed(content))
     state.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "noise": noise}[damage])
     lines = []
-    out = run(work, state.parents[1].name, entry_of("fpn"), lines)
+    out = run(work, state.parents[2].name, entry_of("fpn"), lines)
     assert "resuming at 24 of 48 images" in lines
     assert "cannot be read" in capsys.readouterr().out
     assert_same(out, work / "whole_fpn")
@@ -178,6 +184,22 @@ def test_other_settings_start_over_other_hardware_does_not(work, change, restart
     else:
         first = int(rows(out)[0]["images"])
         assert first == entry.train.batch  # the history too begins anew
+        # the state of before is still there, and found again
+        lines = []
+        assert_same(run(work, name, entry_of("fpn"), lines), work / "whole_fpn")
+        assert "resuming at 16 of 48 images" in lines
+
+
+def test_other_code_starts_over_and_the_old_one_is_found_again(work):
+    interrupted(work, "code", at=16)
+    lines = []
+    with pytest.raises(SystemExit):
+        run(work, "code", entry_of("fpn"), lines, code="another", stop_at=8)
+    assert any("starting over" in line for line in lines)
+    assert len(list((work / "code" / "state").iterdir())) == 2
+    lines = []
+    assert_same(run(work, "code", entry_of("fpn"), lines), work / "whole_fpn")
+    assert "resuming at 16 of 48 images" in lines
 
 
 def test_longer_training_goes_on_and_shorter_starts_over(work):
@@ -193,6 +215,10 @@ def test_longer_training_goes_on_and_shorter_starts_over(work):
     assert any("starting over" in line for line in lines)
     assert len(rows(out)) == 4
     assert json.loads((out / "weights.json").read_text())["images_seen"] == 16
+    # and the longer run loses nothing by it
+    lines = []
+    assert_same(run(work, "shorter", entry_of("fpn"), lines), work / "whole_fpn")
+    assert "resuming at 28 of 48 images" in lines
 
 
 def test_card_counts_whole_batches(work):
@@ -202,14 +228,13 @@ def test_card_counts_whole_batches(work):
 
 
 def test_finished_run_leaves_no_state(work):
-    state = work / "whole_fpn" / "state"
-    assert not list(state.glob("*.pt*"))
+    state = only_state(work / "whole_fpn")
+    assert not list(state.glob("*.pt*")) and (state / "history.csv").is_file()
     assert (work / "whole_fpn" / "samples.png").stat().st_size > 500
 
 
 def test_second_process_in_the_same_state_folder_is_refused(work):
-    state = work / "taken" / "state"
-    state.mkdir(parents=True)
+    state = interrupted(work, "taken", at=4)
     with open(state / "lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another process is training in .*taken"):

@@ -107,7 +107,7 @@ def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) 
         assets={},
         out=work / name,
         state=work / name / "state",
-        shipped=work / "nothing",
+        start=None if entry.init == "scratch" else Path(entry.init),
         device=torch.device("cpu"),
         card={"crop_scale": 1.0, "crop_shift": 0.1},
         log=print if lines is None else lines.append,

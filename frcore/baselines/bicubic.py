@@ -6,7 +6,16 @@ Degraded faces are stored at the size of the truth, enlarged by the last step of
 N batch, H W image.
 """
 
+from torch import nn
+
 from frcore.config import Strict
+from frcore.facebatch import Faces
+
+METHOD = {
+    "title": "Bicubic",
+    "paper": "(the degraded face as it is after enlargement)",
+    "data": "none",
+}
 
 
 class Settings(Strict):
@@ -16,11 +25,11 @@ class Settings(Strict):
 TINY: dict = {}
 
 
-def build(settings: Settings) -> None:
-    """Nothing is trained."""
-    return None
+def build(settings: Settings) -> nn.Module:
+    """A net that leaves images alone."""
+    return nn.Identity()
 
 
-def restore(model, degraded, guide, generator):
-    """degraded N x 3 x H x W in [0, 1] -> the same."""
-    return degraded
+def restore(model: nn.Module, faces: Faces, guide):
+    """Faces N x 3 x H x W in [0, 1] -> the same."""
+    return model(faces.images)

@@ -34,6 +34,16 @@ from frcore.config import Strict
 from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
 from frcore.nets.stylegan2 import Generator, Synthesis, begin_at_prior, lazy_adam
 
+METHOD = {
+    "name": "dl_st_degradation",
+    "title": "DL-ST's degradation",
+    "paper": "Cheikh Sidiya et al., Degradation Learning and Skip-Transformer for Blind Face "
+    "Restoration, Frontiers in Signal Processing 3:1106465, 2023",
+    "data": "unpaired",
+    "training_helpers": ["prior"],
+    "training_assets": ["perceptual"],
+}
+
 TAPS = {"vgg19": ("relu3_4",), "mobilenet_v2": ("features3",)}  # phi of Eq. 3
 CONTENT_SIDE = 16  # of the images that phi sees
 PERCEPTUAL_SIDE = 0  # phi sees them as small as they are

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.facebatch import Faces
 from frcore.helpers.perceptual import feature_distance
 from frcore.losses import descend, perceptual_of
 from frcore.nets.stylegan2 import (
@@ -30,6 +31,16 @@ from frcore.nets.stylegan2 import (
     check_size,
     rows_of,
 )
+
+METHOD = {
+    "name": "stylegan2_encoder",
+    "title": "W+ encoder",
+    "paper": "Richardson et al., Encoding in Style, CVPR 2021, arXiv 2008.00951; Tov et al., "
+    "Designing an Encoder for StyleGAN Image Manipulation, SIGGRAPH 2021, arXiv 2102.02766",
+    "data": "faces",
+    "helpers": ["prior"],
+    "training_assets": ["perceptual"],
+}
 
 
 class Settings(Strict):
@@ -133,9 +144,9 @@ def build(settings: Settings) -> Encoder:
     return Encoder(settings)
 
 
-def restore(model: Encoder, degraded, guide, generator):
+def restore(model: Encoder, faces: Faces, guide):
     """Reconstruction: faces N x 3 x R x R in [0, 1] -> the prior's image of their latents."""
-    ws = model(degraded * 2 - 1)
+    ws = model(faces.images * 2 - 1)
     return (guide["prior"].synthesis(ws, "fixed") / 2 + 0.5).clamp(0, 1)
 
 

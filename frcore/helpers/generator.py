@@ -22,6 +22,14 @@ from frcore.losses import (
 )
 from frcore.nets.stylegan2 import Discriminator, Generator, lazy_adam
 
+METHOD = {
+    "name": "stylegan2",
+    "title": "StyleGAN2",
+    "paper": "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020, "
+    "arXiv 1912.04958",
+    "data": "faces",
+}
+
 
 class Settings(Strict):
     """Defaults are the paper's configuration F; `w_dim` is the length of z too."""

@@ -15,7 +15,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.facebatch import Faces
 from frcore.losses import descend
+
+METHOD = {
+    "name": "fpn",
+    "title": "FPN",
+    "paper": "Chen et al., Progressive Semantic-Aware Style Transformation for Blind Face "
+    "Restoration, CVPR 2021, arXiv 2009.08709",
+    "data": "paired",
+    "labels": True,
+}
 
 
 class Settings(Strict):
@@ -111,9 +121,9 @@ def one_hot(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
     return F.one_hot(labels.long(), n_labels).permute(0, 3, 1, 2).float()
 
 
-def restore(model, degraded, guide, generator):
+def restore(model, faces: Faces, guide):
     """The image head's restoration (the second task), N x 3 x H x W in [0, 1]."""
-    return (model(degraded * 2 - 1)[1] / 2 + 0.5).clamp(0, 1)
+    return (model(faces.images * 2 - 1)[1] / 2 + 0.5).clamp(0, 1)
 
 
 class Trainer:

@@ -34,6 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.facebatch import Faces
 from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
 from frcore.nets.stylegan2 import (
     Generator,
@@ -45,6 +46,15 @@ from frcore.nets.stylegan2 import (
     lazy_adam,
     rows_of,
 )
+
+METHOD = {
+    "title": "DL-ST",
+    "paper": "Cheikh Sidiya et al., Degradation Learning and Skip-Transformer for Blind Face "
+    "Restoration, Frontiers in Signal Processing 3:1106465, 2023",
+    "data": "paired",
+    "training_helpers": ["prior"],
+    "training_assets": ["perceptual"],
+}
 
 TAPS = {"vgg16": ("conv4_3",), "mobilenet_v2": ("features6",)}  # phi of Eq. 8
 ATTENTION_SIDE = 32  # largest side with self-attention
@@ -256,9 +266,9 @@ def build(settings: Settings) -> SkipTransformer:
     return SkipTransformer(settings)
 
 
-def restore(model: SkipTransformer, degraded, guide, generator):
-    """degraded N x 3 x R x R in [0, 1] -> restored, the same. Nothing is drawn."""
-    return (model(degraded * 2 - 1) / 2 + 0.5).clamp(0, 1)
+def restore(model: SkipTransformer, faces: Faces, guide):
+    """Faces N x 3 x R x R in [0, 1] -> restored, the same. Nothing is drawn."""
+    return (model(faces.images * 2 - 1) / 2 + 0.5).clamp(0, 1)
 
 
 class Trainer:

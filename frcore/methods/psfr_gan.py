@@ -30,8 +30,19 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from frcore.config import Strict
+from frcore.facebatch import Faces
 from frcore.helpers.parsing import one_hot, predict_labels
 from frcore.losses import descend
+
+METHOD = {
+    "title": "PSFR-GAN",
+    "paper": "Chen et al., Progressive Semantic-Aware Style Transformation for Blind Face "
+    "Restoration, CVPR 2021, arXiv 2009.08709",
+    "data": "paired",
+    "helpers": ["parser"],
+    "training_assets": ["perceptual"],
+    "labels": True,
+}
 
 # layers whose Gram matrices Eq. 5 compares: at 1/4, 1/8 and 1/16 of the image that the net sees
 TAPS = {
@@ -265,10 +276,10 @@ def build(settings: Settings) -> Generator:
     return Generator(settings)
 
 
-def restore(model: Generator, degraded, guide, generator):
-    """degraded N x 3 x H x W in [0, 1] -> restored, the same. `guide["parser"]`: a trained FPN."""
-    labels = predict_labels(guide["parser"], degraded) if model.settings.parsing else None
-    return (model(degraded * 2 - 1, labels) / 2 + 0.5).clamp(0, 1)
+def restore(model: Generator, faces: Faces, guide):
+    """Faces N x 3 x H x W in [0, 1] -> restored, the same. `guide["parser"]`: a trained FPN."""
+    labels = predict_labels(guide["parser"], faces.images) if model.settings.parsing else None
+    return (model(faces.images * 2 - 1, labels) / 2 + 0.5).clamp(0, 1)
 
 
 class Trainer:

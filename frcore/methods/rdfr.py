@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from frcore.augment import colour_and_translation
 from frcore.config import Strict
+from frcore.facebatch import Faces
 from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of, processes
 from frcore.nets.stylegan2 import (
     Discriminator,
@@ -43,6 +44,14 @@ from frcore.nets.stylegan2 import (
     lazy_adam,
     upsample2,
 )
+
+METHOD = {
+    "title": "RDFR",
+    "paper": "Zhao et al., Rethinking Deep Face Restoration, CVPR 2022",
+    "data": "paired",
+    "training_assets": ["perceptual"],
+    "stochastic": True,
+}
 
 # layers of L_percep and their weights: GFP-GAN's for VGG19, all of the default net's alike
 PERCEPTUAL = {
@@ -298,16 +307,12 @@ def build(settings: Settings) -> RDFR:
     return RDFR(settings)
 
 
-def restore(model: RDFR, degraded, guide, generator):
-    """degraded N x 3 x R x R in [0, 1] -> restored, one draw of eps each, from `generator`.
-
-    Without `stochastic` nothing is drawn, so that faces can be restored in batches. generator None:
-    eps = 0.
-    """
-    eps = torch.zeros(len(degraded), model.settings.noise_dim)
-    if model.settings.stochastic and generator is not None:
-        eps = torch.randn(eps.shape, generator=generator)
-    return (model(degraded * 2 - 1, eps.to(degraded.device))[0] / 2 + 0.5).clamp(0, 1)
+def restore(model: RDFR, faces: Faces, guide):
+    """Faces N x 3 x R x R in [0, 1] -> restored, one draw of eps each; 0 without `stochastic`."""
+    eps = faces.images.new_zeros(len(faces), model.settings.noise_dim)
+    if model.settings.stochastic:
+        eps = faces.randn(model.settings.noise_dim)
+    return (model(faces.images * 2 - 1, eps)[0] / 2 + 0.5).clamp(0, 1)
 
 
 class Trainer:
