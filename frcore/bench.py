@@ -203,12 +203,12 @@ class Bench:
         import numpy as np
         from PIL import Image
 
-        from frcore.faces.sources import sample_digiface
+        from frcore.faces.kinds import digiface
 
         weights = self.asset("digiface_generator")
         if weights is None:
             raise SystemExit("the faces of the benchmark cannot be had: digiface_generator")
-        samples = [sample_digiface(weights, 0, i % 64) for i in range(n)]
+        samples = [digiface.sample(weights, 0, i % 64) for i in range(n)]
         if side == 64:
             return np.stack(samples)
         big = [Image.fromarray(x).resize((side, side), Image.Resampling.BICUBIC) for x in samples]
@@ -231,6 +231,7 @@ def bench_faces(b: Bench) -> Iterator[Row]:
 
     from frcore.faces import detect, sources
     from frcore.faces.build import Rejected, extract_faces
+    from frcore.faces.kinds import digiface as generator
 
     for name in ("dlib_68", "dlib_mmod"):
         b.asset(name)
@@ -266,10 +267,10 @@ def bench_faces(b: Bench) -> Iterator[Row]:
     weights = b.asset("digiface_generator")
 
     def sample():
-        sources._digiface_block.cache_clear()
-        sources.sample_digiface(weights, 0, 0)
+        generator._block.cache_clear()
+        generator.sample(weights, 0, 0)
 
-    yield b.row("faces", "digiface: sampling", "photos/s", sources.BLOCK, sample)
+    yield b.row("faces", "digiface: sampling", "photos/s", generator.BLOCK, sample)
 
 
 def bench_degrade(b: Bench) -> Iterator[Row]:

@@ -438,7 +438,7 @@ def align(args) -> int:
 
     from frcore.assets import locate
     from frcore.config import ConfigError, Dataset, load_settings
-    from frcore.faces import build
+    from frcore.faces import build, people
     from frcore.registry import nearest
 
     given = {
@@ -469,6 +469,7 @@ def align(args) -> int:
             (folder / args.input.name).symlink_to(args.input.absolute())
         values = {**base, **given, **aligned, **fixed, "path": str(folder)}
         dataset = load_settings(Dataset, values, "align: ")
+        people.finder(dataset)  # a wrong table of people is told before the work
         if not dataset.aligned or dataset.labels.kind == "landmarks":
             for name in ("dlib_68", *(["dlib_mmod"] if dataset.detector == "mmod" else [])):
                 locate(name, root)
@@ -663,7 +664,7 @@ def pair_by_stem(restored: Path, truth: Path) -> dict[str, tuple[Path, Path]]:
 
     Raises ValueError naming what is missing, extra or there twice in one folder.
     """
-    from frcore.images import PHOTO_SUFFIXES
+    from frcore.faces.listings import PHOTO_SUFFIXES
 
     found: list[dict[str, Path]] = []
     for folder in (restored, truth):

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from frcore import registry_metrics
+from frcore.faces.kinds import Kind
 from frcore.recipes import Recipe
 from frcore.registry import METHODS, METRICS, add_methods_folder, nearest
 
@@ -84,7 +85,7 @@ class Labels(Strict):
 class Dataset(Strict):
     """One set of faces. Lengths are pixels of the aligned face unless said otherwise."""
 
-    source: Literal["digiface", "orl", "folder"]
+    source: Kind  # a file of frcore/faces/kinds
     path: str | None = None  # folder of photographs (source: folder)
     people: Literal["subfolder", "file", "none"] | str = "none"  # or a CSV: photo,person
     samples: int = Field(6000, ge=1)  # digiface: candidates drawn, about a quarter is kept

@@ -17,13 +17,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-# what Pillow reads of photographs; HEIC/AVIF need the user's Pillow to have the codec
-PHOTO_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
-        *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".heic", ".avif"),
-    ]
-)
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photograph
 
 
@@ -79,23 +72,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def list_photos(folder: str | Path) -> list[Path]:
-    """All files below `folder` with the suffix of a photograph, sorted, hidden ones left out.
-
-    Raises NotADirectoryError when there is no such folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"no such folder: {folder}")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 def read_image(path: str | Path) -> np.ndarray:

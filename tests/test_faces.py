@@ -2,9 +2,12 @@
 
 import doctest
 import hashlib
+import importlib
 import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,11 +15,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from skimage import data
 from skimage.registration import phase_cross_correlation
 
+from frcore.assets import catalogue
 from frcore.config import Dataset, Labels, Split
-from frcore.faces import align, build, detect, paste, regions, sources
+from frcore.faces import align, build, detect, kinds, listings, paste, people, regions, sources
+from frcore.faces.kinds import digiface as gan
+from frcore.faces.kinds import orl
 from frcore.images import BadImage, read_image, read_photo
 from frcore.seeds import torch_generator
 
@@ -37,7 +44,7 @@ DIGIFACE = [
 
 @pytest.fixture(scope="module")
 def digiface(resources):
-    return resources("digiface_generator") / sources.GENERATOR_FILE
+    return resources("digiface_generator") / gan.GENERATOR_FILE
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def astronaut():
 @pytest.fixture(scope="module")
 def portrait(resources):
     """A tinted ORL photograph, 184 x 224: found by HOG when enlarged twice."""
-    grey = Image.open(resources("orl") / sources.ORL_FOLDER / "s1/1.pgm")
+    grey = Image.open(resources("orl") / orl.FOLDER / "s1/1.pgm")
     grey = np.asarray(grey.resize((184, 224), Image.Resampling.BICUBIC), dtype=float)
     return Image.fromarray(np.uint8(grey[..., None] * [1.0, 0.8, 0.6]))
 
@@ -75,7 +82,7 @@ def run_stage(folder, assets, dataset, seed=0):
     return build.read_table(out[0]), build.read_table(out[1]), summary
 
 
-@pytest.mark.parametrize("module", [sources, align])
+@pytest.mark.parametrize("module", [listings, kinds, align])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -85,10 +92,7 @@ def test_examples_in_docstrings(module):
 
 
 def test_digiface_samples_are_recorded(digiface):
-    found = [
-        hashlib.sha256(sources.sample_digiface(digiface, 0, i).tobytes()).hexdigest()
-        for i in range(10)
-    ]
+    found = [hashlib.sha256(gan.sample(digiface, 0, i).tobytes()).hexdigest() for i in range(10)]
     assert found == DIGIFACE
 
 
@@ -109,15 +113,15 @@ def test_digiface_equals_torchs_own_layers(digiface):
         with torch.no_grad():
             image = net(torch.randn(1, 100, 1, 1, dtype=torch.float64, generator=generator))[0]
         expected = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-        np.testing.assert_array_equal(sources.sample_digiface(digiface, 7, i), expected)
+        np.testing.assert_array_equal(gan.sample(digiface, 7, i), expected)
 
 
 def test_digiface_depends_on_seed_and_index(digiface):
-    one, two = (sources.list_digiface(digiface, n, 5) for n in (3, 20))
+    one, two = (gan.list_samples(digiface, n, 5) for n in (3, 20))
     assert one == two[:3]
-    assert np.array_equal(sources.read(one[2]), sources.read(two[2]))
-    other = sources.list_digiface(digiface, 3, 6)[2]
-    assert not np.array_equal(sources.read(one[2]), sources.read(other))
+    assert np.array_equal(gan.read(one[2]), gan.read(two[2]))
+    other = gan.list_samples(digiface, 3, 6)[2]
+    assert not np.array_equal(gan.read(one[2]), gan.read(other))
     assert sources.digest(one[2]) == ""
 
 
@@ -227,24 +231,47 @@ def test_file_without_permission(tmp_path):
             os.seteuid(0)
 
 
+def test_links_to_themselves_stop_nothing(tmp_path):
+    fill(tmp_path, ["a.jpg", "sub/b.jpg"])
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "sub" / "one").symlink_to("two")
+    (tmp_path / "sub" / "two").symlink_to("one")
+    (tmp_path / "sub" / "up").symlink_to("..")
+    photos = {photo.photo: photo for photo in sources.list_folder(tmp_path)}
+    assert set(photos) == {"a.jpg", "self.png", "sub/b.jpg", "sub/one", "sub/two"}
+    with pytest.raises(BadImage, match="unreadable: Too many levels"):
+        sources.read(photos["self.png"])
+
+
+def test_no_digest_of_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (photo,) = sources.list_folder(tmp_path)
+    with pytest.raises(OSError, match="not a regular file"):
+        sources.digest(photo)
+
+
 def test_people(tmp_path):
     fill(tmp_path, ["anna/2019/a_1.jpg", "anna/b_2.jpg", "bea/c_d_3.jpg", "x.jpg"])
+    listed = sources.list_folder(tmp_path)
 
-    def people(how):
-        return {photo.photo: photo.person for photo in sources.list_folder(tmp_path, how)}
+    def found(how, source="folder"):
+        path = {"path": str(tmp_path)} if source == "folder" else {}
+        person = people.finder(Dataset(source=source, people=how, **path))
+        return {photo.photo: person(photo.photo, photo.person) for photo in listed}
 
     own = sources.photo_id(Path("x.jpg"))
-    assert people("subfolder") == {
+    assert found("subfolder") == {
         "anna/2019/a_1.jpg": "anna", "anna/b_2.jpg": "anna", "bea/c_d_3.jpg": "bea", "x.jpg": own,
     }  # fmt: skip
-    assert list(people("file").values()) == ["a", "b", "c_d", "x"]
-    assert len(set(people("none").values())) == 4
+    assert list(found("file").values()) == ["a", "b", "c_d", "x"]
+    assert len(set(found("none").values())) == 4
+    assert found("file", "orl") == found("none")  # that kind knows its people
 
     table = tmp_path / ".people.csv"
     table.write_text("photo,person\nanna/b_2.jpg,Anna\n./x.jpg,Änne\n", encoding="utf-8")
-    found = people(str(table))
-    assert (found["anna/b_2.jpg"], found["x.jpg"]) == ("Anna", "Änne")
-    assert found["bea/c_d_3.jpg"] == sources.photo_id(Path("bea/c_d_3.jpg"))
+    named = found(str(table))
+    assert (named["anna/b_2.jpg"], named["x.jpg"]) == ("Anna", "Änne")
+    assert named["bea/c_d_3.jpg"] == sources.photo_id(Path("bea/c_d_3.jpg"))
     for text, message in (
         ("photo,person\nnope.jpg,A\n", "not in"),
         ("file,name\nx.jpg,A\n", "columns photo,person"),
@@ -252,9 +279,177 @@ def test_people(tmp_path):
     ):
         table.write_text(text)
         with pytest.raises(ValueError, match=message):
-            people(str(table))
+            found(str(table))
     with pytest.raises(ValueError, match="cannot read"):
-        people(str(tmp_path / "none.csv"))
+        found(str(tmp_path / "none.csv"))
+
+
+# kinds of datasets
+
+
+NEW_KIND = """
+from frcore.faces.sources import Photo
+from PIL import Image
+
+ASSETS = ("dlib_68", "orl")
+
+
+def list_photos(dataset, assets, seed):
+    return [Photo(f"grey{i}", f"grey {i}", f"p{i % 2}", assets, i, seed) for i in (3, 1, 2)]
+
+
+def read(photo):
+    return Image.new("RGB", (32, 32), (photo.index,) * 3)
+"""
+
+
+def test_a_kind_of_dataset_is_one_file(tmp_path, monkeypatch):
+    assert kinds.kinds() == ["digiface", "folder", "orl"]
+    with pytest.raises(ValidationError, match="unknown kind of dataset 'toy'") as caught:
+        Dataset(source="toy")
+    assert len(caught.value.errors()) == 1
+    (tmp_path / "kinds").mkdir()
+    path = tmp_path / "kinds" / "toy.py"
+    path.write_text("import no_such_module\n" + NEW_KIND)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(path.parent)])
+    importlib.invalidate_caches()
+    assert kinds.kinds() == ["digiface", "folder", "orl", "toy"]
+    assert kinds.assets_of("toy") == ("dlib_68", "orl")  # nothing was imported
+    path.write_text(NEW_KIND)
+    monkeypatch.delitem(sys.modules, "frcore.faces.kinds.toy", raising=False)
+
+    labels = Labels(kind="model", model="parser")
+    dataset = Dataset(source="toy", shards=2, aligned=True, size=16, labels=labels, limit=2)
+    faces, quarantine, summary = run_stage(tmp_path, tmp_path / "none", dataset)
+    assert [(row["id"], row["person"], row["photo_sha256"]) for row in faces] == [
+        ("grey1", "p1", ""), ("grey2", "p0", ""),
+    ]  # fmt: skip
+    assert not quarantine and summary == "2 faces of 2 photographs"
+    assert (read_image(tmp_path / "0001" / "grey2.png") == 2).all()
+    path.write_text("assets = ()")
+    with pytest.raises(ValueError, match=r"toy.py: no ASSETS = \(...\) at its head"):
+        kinds.assets_of("toy")
+
+
+@pytest.mark.parametrize("kind", kinds.kinds())
+def test_every_kind_has_what_the_stage_calls(kind):
+    module = kinds.load(kind)
+    assert kinds.assets_of(kind) == module.ASSETS
+    assert callable(module.list_photos) and callable(module.read)
+    assert set(module.ASSETS) <= set(catalogue())
+
+
+def test_nearest_kind_is_named():
+    with pytest.raises(ValidationError, match=r"kind of dataset 'foldr' \(did you mean 'folder'"):
+        Dataset(source="foldr", path="x")
+    with pytest.raises(ValueError, match="unknown kind"):
+        kinds.assets_of("nowhere")
+
+
+def test_listings_need_no_torch():
+    code = "import sys, frcore.faces.kinds as k, frcore.faces.listings; k.assets_of('digiface')"
+    code += "; print([m for m in ('torch', 'PIL', 'numpy') if m in sys.modules])"
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# digests of what the stage reads
+
+
+def listed_and_digest(folder, **more):
+    """What the stage reads of a folder (names and contents), and the digest of its listing."""
+    dataset = Dataset(source="folder", path=str(folder), **more)
+    photos = sources.list_photos(dataset, folder, 0)
+    seen = [(p.photo, p.path.read_bytes() if p.path.is_file() else None) for p in photos]
+    return seen, listings.photos_digest(dataset)
+
+
+def test_the_digest_of_photographs_follows_what_is_read(tmp_path):
+    """Also in linked folders; and what the stage does not read changes nothing."""
+    linked = fill(tmp_path / "elsewhere", ["p.jpg", "deep/q.jpg"])
+    folder = fill(tmp_path / "a" / "photos", ["a.jpg", "b.jpg", ".hidden.jpg"])
+    (folder / "linked").symlink_to(linked)
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "loop").symlink_to(".")
+    seen = [listed_and_digest(folder)]
+
+    def changed():
+        seen.append(listed_and_digest(folder))
+        assert seen[-1][0] != seen[-2][0]
+        return seen[-1][1] != seen[-2][1]
+
+    (linked / "deep" / "new.jpg").write_bytes(b"x")
+    assert changed()
+    (linked / "p.jpg").write_bytes(b"longer")
+    assert changed()
+    (linked / "p.jpg").rename(linked / "r.jpg")
+    assert changed()
+    (folder / "a.jpg").unlink()
+    assert changed()
+    (folder / "c.jpg").symlink_to(tmp_path / "nowhere")
+    assert changed()
+    (folder / "folder.jpg").mkdir()  # ends in the quarantine
+    assert changed()
+    assert len({digest for _, digest in seen}) == len(seen)
+
+    fill(folder, [".b.jpg", ".hidden/x.jpg"])
+    (folder / "nothing").mkdir()
+    assert listed_and_digest(folder) == seen[-1]
+    first = listed_and_digest(folder, limit=1)
+    os.utime(linked / "r.jpg", (1, 1))  # not the first
+    assert listed_and_digest(folder)[1] != seen[-1][1]
+    assert listed_and_digest(folder, limit=1) == first
+    os.utime(folder / "b.jpg", (1, 1))
+    assert listed_and_digest(folder, limit=1)[1] != first[1]
+
+    before = listed_and_digest(folder)
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert listed_and_digest(tmp_path / "moved" / "photos") == before
+
+
+def test_digests_of_other_kinds_are_empty(tmp_path):
+    for source in ("orl", "digiface"):
+        dataset = Dataset(source=source, people="subfolder")
+        assert listings.photos_digest(dataset) == listings.labels_digest(dataset) == ""
+        assert listings.people_digest(dataset) == ""
+    assert listings.photos_digest(Dataset(source="folder", path=str(tmp_path / "none")))
+
+
+def test_digest_of_people(tmp_path):
+    table = tmp_path / "people.csv"
+
+    def digest(how):
+        return listings.people_digest(Dataset(source="folder", path=str(tmp_path), people=how))
+
+    assert digest("none") == ""
+    assert digest(str(table)) == "unreadable"
+    table.write_text("photo,person\nx.jpg,A\n")
+    assert digest(str(table)) == hashlib.sha256(table.read_bytes()).hexdigest()
+    table.rename(tmp_path / "moved.csv")
+    before = digest(str(tmp_path / "moved.csv"))
+    (tmp_path / "moved.csv").write_text("photo,person\nx.jpg,B\n")
+    assert digest(str(tmp_path / "moved.csv")) != before
+    assert len({digest(how) for how in ("none", "subfolder", "file")}) == 3
+
+
+def test_digest_of_label_files(tmp_path):
+    real = fill(tmp_path / "real", ["00001_skin.png"])
+    fill(tmp_path / "labels", ["00000_skin.png", "README", ".00000_hair.png"])
+    (tmp_path / "labels" / "0").symlink_to(real)
+    (tmp_path / "labels" / "0" / "up").symlink_to(tmp_path / "labels")
+    labels = Labels(kind="folder", path=str(tmp_path / "labels"))
+    dataset = Dataset(source="orl", labels=labels)
+    digests = [listings.labels_digest(dataset)]
+    (real / "00001_skin.png").write_bytes(b"other")
+    digests.append(listings.labels_digest(dataset))
+    fill(real, ["00001_hair.png"])
+    digests.append(listings.labels_digest(dataset))
+    os.utime(tmp_path / "labels" / "00000_skin.png", (1, 1))
+    digests.append(listings.labels_digest(dataset))
+    assert len(set(digests)) == 4
+    fill(tmp_path / "labels", ["notes.txt", ".more.png"])
+    assert listings.labels_digest(dataset) == digests[-1]
 
 
 # detect
@@ -1013,3 +1208,49 @@ def test_joining_depends_on_people_only(torture, tmp_path):
     assert 0 < len(some) < len(faces)
     assert all(row in faces for row in some)
     assert [row["id"] for row in some] == sorted(row["id"] for row in some)
+
+
+def test_a_corrected_table_of_people_needs_the_join_alone(tmp_path):
+    """Aligned photographs, so that no detector is needed; two people, then three."""
+    for number in range(6):
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * number,) * 3).save(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    table = tmp_path / "people.csv"
+    labels = Labels(kind="model", model="parser")
+    dataset = Dataset(
+        source="folder", path=str(folder), people=str(table), shards=2, aligned=True, size=16,
+        labels=labels, split=Split(train=0.5, val=0, test=0.5),
+    )  # fmt: skip
+
+    def write(people_of):
+        rows = [f"{name},{person}" for name, person in people_of.items()]
+        table.write_text("\n".join(["photo,person", *rows, ""]))
+
+    def joined():
+        names = [(tmp_path / f"{k:04d}.csv", tmp_path / f"{k:04d}.q.csv") for k in (0, 1)]
+        tables = [list(column) for column in zip(*names)]
+        out = tmp_path / "faces.csv", tmp_path / "quarantine.csv"
+        build.join_shards("toy", dataset, 0, *tables, *out)
+        rows = build.read_table(out[0]) + build.read_table(out[1])
+        for row in build.read_table(out[0]):
+            assert row["split"] == build.split_of("toy", row["person"], dataset.split, 0)
+        return {row["photo"]: row["person"] for row in rows}
+
+    people_of = {f"{n}.png": "Anna" if n < 3 else "Bea" for n in range(5)} | {"bad.png": "Cleo"}
+    write(people_of)
+    own = sources.photo_id(Path("5.png"))
+    faces, _, _ = run_stage(tmp_path, tmp_path, dataset)
+    assert len(faces) == 6
+    shards = [(tmp_path / f"{k:04d}.csv").read_bytes() for k in (0, 1)]
+    assert joined() == {**people_of, "5.png": own}
+
+    write(people_of | {"1.png": "Dora"})
+    assert joined() == {**people_of, "1.png": "Dora", "5.png": own}
+    # a shard does not depend on the table: aligning again would give the same
+    run_stage(tmp_path, tmp_path, dataset)
+    assert [(tmp_path / f"{k:04d}.csv").read_bytes() for k in (0, 1)] == shards
+    write({"6.png": "Anna"})
+    with pytest.raises(ValueError, match=r"people: 1 of .* are not in .*6\.png"):
+        joined()

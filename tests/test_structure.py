@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("recipes", "registry_metrics", "seeds", "device", "codehash"),
     ("registry",),
+    ("faces.kinds",),  # what finds the kinds of datasets; the kinds are faces
     ("config",),
     ("assets", "images", "jpeg"),
     ("augment", "checkpoint", "degrade", "faces", "nets", "tables"),
@@ -52,6 +53,8 @@ def imports_of(path: Path) -> set[str]:
 
 def layer_of(module: str) -> int:
     part = module.split(".")[1]
+    if any(module == f"frcore.{name}" for names in LAYERS for name in names):
+        part = module.removeprefix("frcore.")
     [layer] = [i for i, names in enumerate(LAYERS) if part in names]
     return layer
 

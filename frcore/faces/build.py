@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from frcore.faces import align, detect, regions, sources
+from frcore.faces import align, detect, kinds, people, regions, sources
 from frcore.images import BadImage, atomic_output, write_image
 from frcore.seeds import seed_for
 
@@ -55,6 +55,7 @@ def build_shard(
     all. Memory does not grow with the number of photographs. Raises what list_photos and
     load_detector raise; a fault of one photograph is a row of `out_quarantine`.
     """
+    kind = kinds.load(dataset.source)
     photos = sources.shard(sources.list_photos(dataset, assets, seed), shard, dataset.shards)
     detector = None
     if not dataset.aligned or dataset.labels.kind == "landmarks":
@@ -70,7 +71,7 @@ def build_shard(
         for photo in photos:
             about = {"photo": photo.photo, "person": photo.person}
             try:
-                image, checksum = sources.read(photo), sources.digest(photo)
+                image, checksum = kind.read(photo), sources.digest(photo)
                 results = extract_faces(image, dataset, detector)
             except BadImage as bad:
                 results = [Rejected(str(bad))]
@@ -183,9 +184,16 @@ def join_shards(
     out_csv: Path,
     out_quarantine: Path,
 ) -> str:
-    """Join the shards' tables, sorted by id, and fill `split`; returns a one-line summary."""
+    """Join the shards' tables, sorted by id, and fill `person` and `split`; gives a line about it.
+
+    `csvs` and `quarantines` are the tables of `build_shard`, in any order. `seed` is the run's. Who
+    is who is looked up here, by `dataset.people`; raises ValueError for a wrong table of people.
+    """
+    person = people.finder(dataset)
     faces = sorted(_read_tables(csvs), key=lambda row: row["id"])
     quarantine = sorted(_read_tables(quarantines), key=lambda row: row["id"])
+    for row in (*faces, *quarantine):
+        row["person"] = person(row["photo"], row["person"])
     for row in faces:
         row["split"] = split_of(dataset.split.like or name, row["person"], dataset.split, seed)
     with atomic_output(out_csv) as part, _table(part, FACE_COLUMNS) as table:

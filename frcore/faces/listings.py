@@ -1,0 +1,138 @@
+"""Which files the faces stage reads, and digests of them. No torch, nothing is opened but a CSV.
+
+The digests are for the workflow: what changes one of them makes a stage's result another.
+
+    photos_digest   photographs below `path`          aligning
+    people_digest   `people`: how, or the table       joining the shards
+    labels_digest   label files below `labels.path`   parsing maps
+
+They hold names relative to the folder, sizes and times, so that a project may be moved. Listings
+and digests walk the same way: hidden names are left out, links are followed.
+"""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frcore.faces import people
+
+if TYPE_CHECKING:
+    from frcore.config import Dataset
+
+# what Pillow reads of photographs; HEIC/AVIF need the user's Pillow to have the codec
+PHOTO_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".heic", ".avif"),
+    ]
+)
+
+
+def walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
+    """Files, links that lead nowhere, and folders that look like photographs or cannot be read.
+
+    Hidden names are left out. Links to folders are followed (collections are often linked
+    together), except into themselves: `above` is (device, inode) of the folders on the way.
+    """
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        yield folder
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        if not _is_folder(entry):
+            yield path
+            continue
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            yield path  # somebody may count it as a photograph
+        yield from walk(path, (*above, here))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def photo_id(relative: Path) -> str:
+    """Identifier of a photograph from its relative path: readable ASCII and a short hash.
+
+    The hash is always there: left out where names happen to be plain and unique, an identifier
+    would change when another photograph is added, and with it the photograph's split and seeds.
+
+    >>> photo_id(Path("Été 2019/plage.jpg"))
+    'ete-2019_plage-2a9925e7'
+    """
+    parts = [*relative.parts[:-1], relative.stem]
+    words = []
+    for part in parts:
+        plain = unicodedata.normalize("NFKD", printable(part)).encode("ascii", "ignore").decode()
+        words.append(re.sub(r"[^a-z0-9]+", "-", plain.lower().replace("_", "-")).strip("-"))
+    slug = "_".join(word for word in words if word)[-60:].strip("-_") or "photo"
+    hashed = hashlib.sha256(os.fsencode(relative.as_posix())).hexdigest()[:8]
+    return f"{slug}-{hashed}"
+
+
+def printable(text: str) -> str:
+    """A file name as text that UTF-8 can hold: undecodable bytes are written as escapes."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def photos_digest(dataset: "Dataset") -> str:
+    """16 hex digits for the photographs below `dataset.path`, the first `dataset.limit` by id.
+
+    "" for a kind without a folder of its own, whose photographs are assets.
+    """
+    if not dataset.path:
+        return ""
+    folder = Path(dataset.path)
+    found = [(photo_id(path.relative_to(folder)), path) for path in walk(folder)]
+    return _digest(folder, [path for _, path in sorted(found)[: dataset.limit]])
+
+
+def people_digest(dataset: "Dataset") -> str:
+    """How people are told apart: SHA-256 of the table's bytes, or `subfolder` or `file`.
+
+    "" where each photograph is its own person or the kind knows the people.
+    """
+    how = people.rule(dataset)
+    if how in people.RULES:
+        return "" if how == "none" else how
+    try:
+        return hashlib.sha256(Path(how).read_bytes()).hexdigest()
+    except OSError:  # the stage says what is wrong
+        return "unreadable"
+
+
+def labels_digest(dataset: "Dataset") -> str:
+    """16 hex digits for the label files (PNG) below `labels.path`; "" for other kinds of labels."""
+    if dataset.labels.kind != "folder":
+        return ""
+    folder = Path(dataset.labels.path)
+    return _digest(folder, (path for path in walk(folder) if path.suffix == ".png"))
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)
+            facts = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            facts = "gone"
+        if path.is_dir():  # what is in it is listed itself
+            facts = "folder"
+        digest.update(os.fsencode(path.relative_to(folder)) + f"\0{facts}\0".encode())
+    return digest.hexdigest()[:16]
