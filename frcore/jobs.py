@@ -109,9 +109,9 @@ class Job(Strict):
         return json.dumps({"code": code, "defaults": DEFAULTS, **parts}, sort_keys=True)
 
 
-def _short(value) -> str:
+def _short(value):
     text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
+    return value if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def recipe_facts(recipe: Recipe) -> dict:

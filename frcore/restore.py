@@ -160,7 +160,7 @@ def load_model(
         place = place or find_weights(helper, config, root, results)
         if place is None:
             looked = " or ".join(str(place) for place in _places(str(helper), root, results))
-            raise RestoreError(f"{name} needs the helper {role}: {helper} has no weights yet: "
+            raise RestoreError(f"{name} needs the helper {role}: {helper!r} has no weights yet: "
                                f"looked for {looked}")  # fmt: skip
         found[role] = place
     _check_reference(card["method"], name)

@@ -442,12 +442,12 @@ def restored_picture(
         generators = [torch.Generator().manual_seed(i) for i in range(len(given))]
         taken = given if sides is None else resized(given, sides[0])
         # a method that needs another photograph sees the true one here: it is a picture, no score
-        reference = (
-            fixed.get("truth", given) if getattr(method, "METHOD", {}).get("reference") else None
-        )
+        wanted = getattr(method, "METHOD", {}).get("reference")
+        reference = fixed.get("truth", given) if wanted else None
         restored = method.restore(average, Faces(taken, reference, generators), guide)
         rows = [given, resized(restored.float().clamp(0, 1), given.shape[-1])]
-        rows += [fixed["truth"]] * ("degraded" in fixed and "truth" in fixed)
+        if "degraded" in fixed and "truth" in fixed:
+            rows.append(fixed["truth"])
         return grid(torch.cat(rows), len(given))
 
     return picture

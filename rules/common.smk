@@ -24,9 +24,9 @@ wildcard_constraints:
     part=r"\d{4}",
 
 
-def digest(rule):
+def digest(name):
     """Parameter of a rule: what changes its result, and nothing else."""
-    return lambda wildcards: PLAN.digest(rule, wildcards)
+    return lambda wildcards: PLAN.digest(name, wildcards)
 
 
 def job(rule):

@@ -15,8 +15,8 @@ from frcore.config import (
     load_protocol,
     load_settings,
 )
-from frcore.registry import METHODS, nearest
-from frcore.workflow import open_plan, settings_fields
+from frcore.registry import METHODS, nearest, settings_fields
+from frcore.workflow import open_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frcore import codehash, images, seeds
+from frcore import images, seeds
 
 
 def test_uint8_and_float_are_inverse():
@@ -111,27 +111,3 @@ def test_seeds_are_stable_and_depend_on_every_part():
 def test_a_seed_is_made_of_text_and_integers(part):
     with pytest.raises(TypeError):
         seeds.seed_for(0, part)
-
-
-def test_code_hash_sees_imports_and_ignores_comments(tmp_path, monkeypatch):
-    package = tmp_path / "toy"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "a.py").write_text("from toy.b import f\n\ndef g():\n    return f()\n")
-    (package / "b.py").write_text("def f():\n    return 1\n")
-    monkeypatch.setattr(codehash, "_PACKAGE", package)
-
-    def digest():
-        codehash.code_hash.cache_clear()
-        return codehash.code_hash("toy.a")
-
-    first = digest()
-    (package / "b.py").write_text(
-        '"""New words."""\n\n# why\ndef f():\n    """More."""\n    return 1\n'
-    )
-    assert digest() == first
-    (package / "b.py").write_text("def f():\n    return 2\n")
-    assert digest() != first
-    with pytest.raises(ValueError, match="no module"):
-        codehash.code_hash("toy.c")
-    codehash.code_hash.cache_clear()

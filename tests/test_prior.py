@@ -12,6 +12,7 @@ from PIL import Image
 from frcore import checkpoint, cli, prior, train
 from frcore.config import ConfigError, load_config, load_settings, read_yaml
 from frcore.data import Sample, TrainingFaces
+from frcore.facebatch import Faces
 from frcore.faces import build
 from frcore.helpers import encoder, generator
 from frcore.images import read_image, to_float
@@ -163,7 +164,7 @@ def tiny_encoder(**changes):
 
 def test_encoder_starts_at_the_mean_latent():
     net, model, _ = tiny_encoder()
-    images = encoder.restore(model, truth(2), {"prior": net}, None)
+    images = encoder.restore(model, Faces(truth(2)), {"prior": net})
     mean = net.synthesis(net.to_rows(net.mapping.w_avg[None]), "fixed") / 2 + 0.5
     torch.testing.assert_close(images, mean.clamp(0, 1).expand(2, -1, -1, -1))
 
@@ -344,7 +345,7 @@ def test_encoder_is_nearer_than_the_mean_latent(shipped):
     net, code = shipped
     images = generator.sample(net, 16, torch.Generator().manual_seed(3), 1.0)
     with torch.no_grad():
-        found = encoder.restore(code, images, {"prior": net}, None)
+        found = encoder.restore(code, Faces(images), {"prior": net})
         mean = generator.sample(net, 1, torch.Generator(), 0.0)
     assert (found - images).square().mean() < 0.6 * (mean - images).square().mean()
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from frcore import assets, checkpoint
 from frcore.config import ConfigError, load_settings
-from frcore.registry import METHODS, load_method
-from frcore.workflow import settings_fields
+from frcore.facebatch import Faces
+from frcore.guide import build
+from frcore.registry import DATA, METHODS, NETS, load_method, settings_fields
 
 # role: the method of a helper net that can play it
 HELPERS = {"parser": "fpn", "prior": "stylegan2"}
@@ -41,7 +42,7 @@ def tiny(name):
     module, row = load_method(name), METHODS[name]
     settings = load_settings(module.Settings, {**module.TINY})
     torch.manual_seed(0)
-    model = module.build(settings)
+    model = build(module, settings)
     guide = {}
     for role in row.roles:
         helper = load_method(HELPERS[role])
@@ -76,7 +77,14 @@ def batch_of(settings, seen=0, n=4):
 def restoring(name):
     """The same, as it is used for restoring."""
     module, settings, model, guide = tiny(name)
-    return module, settings, model and model.eval(), guide
+    return module, settings, model.eval(), guide
+
+
+def seeded(images, seed):
+    """Faces with a generator each, the first of which has `seed`."""
+    return Faces(
+        images, None, [torch.Generator().manual_seed(seed + i) for i in range(len(images))]
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -88,14 +96,15 @@ def test_row_and_module_agree(name):
     assert hasattr(module, "make_trainer") == row.trained
     assert hasattr(module, "pairs") == (row.role == "degrader")
     assert row.role in ("method", "baseline", "helper", "degrader")
-    assert row.data in ("paired", "unpaired", "faces", "none")
+    assert row.data in DATA
     assert (row.data == "none") == (not row.trained)
     assert row.title and row.paper
     assert set(row.roles) <= set(module.Settings.model_fields)
     assert set(row.roles) <= set(HELPERS), "name a method for the new role in HELPERS"
-    assert set(row.assets) <= set(assets.catalogue())
+    parts = {*row.parts({}, training=True).values(), *NETS.values()}
+    assert parts <= set(assets.catalogue())
     assert list(inspect.signature(module.build).parameters) == ["settings"]
-    words = ["model", "degraded", "guide", "generator"]
+    words = ["model", "faces", "guide"]
     if row.generative:
         words = ["model", "n", "generator", "truncation"]
     assert list(inspect.signature(getattr(module, output)).parameters)[:4] == words
@@ -163,8 +172,7 @@ def test_restores_two_faces_the_same_alone_and_together(name):
     degraded = batch_of(settings, n=2)["degraded"]
     with torch.no_grad():
         together, alone = (
-            module.restore(model, images, guide, torch.Generator().manual_seed(1))
-            for images in (degraded, degraded[:1])
+            module.restore(model, seeded(images, 1), guide) for images in (degraded, degraded[:1])
         )
     assert together.shape == degraded.shape
     assert torch.isfinite(together).all()
@@ -179,11 +187,11 @@ def test_stochastic_rows_draw_and_others_do_not(name):
     degraded = batch_of(settings, n=1)["degraded"]
 
     def restored(seed, net=model):
-        generator = torch.Generator().manual_seed(seed)
-        before = generator.get_state()
+        faces = seeded(degraded, seed)
+        before = faces.generators[0].get_state()
         with torch.no_grad():
-            result = module.restore(net, degraded, guide, generator)
-        return result, not torch.equal(before, generator.get_state())
+            result = module.restore(net, faces, guide)
+        return result, not torch.equal(before, faces.generators[0].get_state())
 
     (first, drew), (second, _) = restored(1), restored(2)
     assert drew == METHODS[name].stochastic
@@ -208,8 +216,7 @@ def test_saved_and_loaded_back_restores_the_same(name, tmp_path):
 
     def restored(net):
         with torch.no_grad():
-            generator = torch.Generator().manual_seed(1)
-            return module.restore(net.eval(), degraded, guide, generator)
+            return module.restore(net.eval(), seeded(degraded, 1), guide)
 
     assert not torch.equal(restored(again), restored(model))
     checkpoint.load_strict(again, networks["model"], "w")

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from frcore.report.stage import model_facts
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -16,7 +17,6 @@ from frcore.config import ROOT, Protocol, load_config
 from frcore.registry import METRICS, MetricRow
 from frcore.report import figures
 from frcore.report.page import _tables_html, html_report
-from frcore.report.stage import model_facts
 from frcore.report.table import (
     PRINTED_HIGHER_IS_BETTER,
     PUBLISHED,

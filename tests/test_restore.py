@@ -30,17 +30,18 @@ class Settings(Strict):
 def toy(monkeypatch):
     """An identity method, untrained as `toy`, trained as `toy_net`; `module.change` alters it."""
     module = types.ModuleType("toy_method")
-    module.Settings, module.change = Settings, lambda image, generator: image
+    module.Settings, module.change = Settings, lambda image, faces: image
     module.build = lambda settings: torch.nn.Linear(2, settings.size)
 
-    def run(model, degraded, guide, generator):
-        module.batches.append(len(degraded))
-        return module.change(degraded, generator)
+    def run(model, faces, guide):
+        module.batches.append(len(faces))
+        return module.change(faces.images, faces)
 
     module.restore, module.batches = run, []
     monkeypatch.setitem(sys.modules, "toy_method", module)
-    monkeypatch.setitem(METHODS, "toy", MethodRow("toy_method", "Toy", trained=False))
-    monkeypatch.setitem(METHODS, "toy_net", MethodRow("toy_method", "Toy", helpers=("parser",)))
+    monkeypatch.setitem(METHODS, "toy", MethodRow("toy_method", "Toy"))
+    row = MethodRow("toy_method", helpers=("parser",), exports=frozenset({"make_trainer"}))
+    monkeypatch.setitem(METHODS, "toy_net", row)
     return module
 
 
@@ -107,7 +108,7 @@ def test_bicubic_needs_no_weights(tmp_path):
 
 
 def test_a_face_does_not_depend_on_its_batch(toy, restorer):
-    toy.change = lambda image, generator: image + torch.rand(image.shape, generator=generator)
+    toy.change = lambda image, faces: image + faces.rand(*image.shape[1:])
     images, ids = torch.zeros(5, 3, 8, 8), list("abcde")
     together = restore.restore_faces(restorer, images, ids, seed=1, batch=4)
     alone = restore.restore_faces(restorer, images[2:3], ids[2:3], seed=1)
@@ -117,7 +118,7 @@ def test_a_face_does_not_depend_on_its_batch(toy, restorer):
 
 
 def test_draws_follow_from_names_alone(toy, restorer):
-    toy.change = lambda image, generator: image + torch.rand(1, generator=generator)
+    toy.change = lambda image, faces: image + faces.rand(1, 1, 1)
     for sample, more in ((0, ()), (2, (2,))):
         (face,) = restore.try_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"], 5, sample=sample)
         wanted = torch.rand(1, generator=torch_generator(5, "toy", "restore", "a", *more))
@@ -133,7 +134,7 @@ def test_folder_lists_failures_without_an_image(toy, restorer, tmp_path):
     ids = faces_of(tmp_path / "in", 5)
     (tmp_path / "in" / "3.png").write_bytes(b"")
 
-    def change(image, generator):
+    def change(image, faces):
         means = image.mean((1, 2, 3))
         if (means == bad).any():
             raise RuntimeError("out of memory")
@@ -164,7 +165,7 @@ def test_folder_appears_whole_or_not_at_all(toy, restorer, tmp_path, monkeypatch
 
 
 def test_wrong_shape_is_a_failure(toy, restorer):
-    toy.change = lambda image, generator: image[..., :4]
+    toy.change = lambda image, faces: image[..., :4]
     with pytest.raises(restore.RestoreError, match=r"result is \(1, 3, 8, 4\)"):
         restore.restore_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"])
 
@@ -284,7 +285,7 @@ def test_a_tint_does_not_reach_grey_photographs(toy, restorer, found, tmp_path):
     picture("L").convert("RGB").save(tmp_path / "in" / "grey3.png")
     picture().save(tmp_path / "in" / "colour.png")
     tint = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
-    toy.change = lambda image, generator: image * 0 + tint
+    toy.change = lambda image, faces: image * 0 + tint
     run(tmp_path, restorer)
     pixels = np.asarray(Image.open(tmp_path / "out" / "grey3.png"))
     assert (pixels == pixels[..., :1]).all()
@@ -356,7 +357,7 @@ def test_one_failed_face_of_three(toy, restorer, found, tmp_path):
     found[:] = [face_at(20, 50, 20), face_at(48, 50, 20), face_at(76, 50, 20)]
     order = []
 
-    def change(image, generator):
+    def change(image, faces):
         if len(image) > 1:
             raise RuntimeError("no batches")
         order.append(0)
@@ -404,7 +405,7 @@ def test_a_model_coarser_than_the_photograph_is_noted(toy, found, tmp_path):
 def test_scale_and_strength(toy, restorer, found, tmp_path):
     (tmp_path / "in").mkdir()
     picture().save(tmp_path / "in" / "a.png")
-    toy.change = lambda image, generator: image * 0
+    toy.change = lambda image, faces: image * 0
     run(tmp_path, restorer, scale=2)
     photo = Image.open(tmp_path / "out" / "a.png")
     assert photo.size == (2 * SIDE, 2 * SIDE) and photo.getpixel((97, 101)) == (0, 0, 0)
@@ -429,7 +430,7 @@ def test_identity_of_a_real_face(toy, restorer, resources, tmp_path):
     root = resources("dlib_68", "dlib_resnet", "orl")
     restorer.card.update(crop_scale=0.7)
     photo = root / "orl" / "faces" / "s1" / "1.pgm"
-    toy.change = lambda image, generator: image * 0.95
+    toy.change = lambda image, faces: image * 0.95
     counts = restore.restore_photos(
         photo, tmp_path / "out", restorer, PhotoOptions(enlarge=4), root, progress=False
     )
@@ -563,9 +564,9 @@ def test_models_that_draw_nothing_have_no_samples(rdfr, tmp_path):
 @pytest.fixture
 def drawing(toy, restorer, monkeypatch):
     """The toy method, drawing a shade: a restorer with samples."""
-    row = MethodRow("toy_method", "Toy", trained=False, stochastic=True)
+    row = MethodRow("toy_method", "Toy", stochastic=True)
     monkeypatch.setitem(METHODS, "toy", row)
-    toy.change = lambda image, generator: image * 0 + torch.rand(1, generator=generator)
+    toy.change = lambda image, faces: image * 0 + faces.rand(1, 1, 1)
     return restorer
 
 
@@ -590,8 +591,8 @@ def test_a_failed_sample_fails_its_face(toy, drawing, found, tmp_path):
     picture().save(tmp_path / "in" / "a.png")
     calls = []
 
-    def change(image, generator):
-        calls.append(torch.rand(1, generator=generator))
+    def change(image, faces):
+        calls.append(faces.rand(1))
         return image * torch.nan if len(calls) == 2 else image
 
     toy.change = change

@@ -16,12 +16,12 @@ from frcore.restore import RestoreError, Restorer
 def drawing(step: float, settings=None) -> Restorer:
     """Adds one normal number times `step` to a whole face."""
 
-    def restore(model, degraded, guide, generator):
-        number = 0.0 if generator is None else torch.randn((), generator=generator)
-        return (degraded + step * number).clamp(0, 1)
+    def restore(model, faces, guide):
+        return (faces.images + step * faces.randn(1, 1, 1)).clamp(0, 1)
 
     card = {"method": "rdfr", "settings": settings or {}, "size": 64, "crop_scale": 0.7}
-    return Restorer("toy", SimpleNamespace(restore=restore), None, torch.device("cpu"), card, "x")
+    module, model = SimpleNamespace(restore=restore), SimpleNamespace(settings=None)
+    return Restorer("toy", module, model, torch.device("cpu"), card, "x")
 
 
 class Colours:
@@ -104,7 +104,7 @@ def test_refusals():
     with pytest.raises(RestoreError, match="at least 2"):
         samples.assess(drawing(0.1), faces, faces, "a", "a", {}, draws=1)
     broken = drawing(0.1)
-    broken.module.restore = lambda model, degraded, guide, generator: degraded * float("nan")
+    broken.module.restore = lambda model, faces, guide: faces.images * float("nan")
     with pytest.raises(RestoreError, match="1 of 1 faces: a: "):
         samples.assess(broken, faces, faces, "a", "a", {})
 

@@ -18,14 +18,15 @@ from frcore.assets import present
 from frcore.config import load_config
 from frcore.data import Sample, TrainingFaces
 from frcore.degrade import degrade_batch, draw, luma
+from frcore.facebatch import Faces
 from frcore.faces import build
+from frcore.guide import load_guide
 from frcore.helpers import degradation, generator
 from frcore.methods import dl_st as method
 from frcore.metrics import score, semantics, sets
 from frcore.nets.stylegan2 import EqualConv
 from frcore.prior import detected_share
 from frcore.recipes import Recipe
-from frcore.registry import METHODS
 from frcore.seeds import numpy_generator, seed_for
 from frcore.workflow import Plan
 
@@ -170,12 +171,12 @@ def test_feature_net_sees_16_px_and_gives_4(resources):
     """relu3_4 of VGG19 has stride 4; of the default net it is features3, without enlargement."""
     root = resources("mobilenet_v2")
     settings = degradation.Settings()
-    row = METHODS["dl_st_degradation"]
-    net = train.load_guide(row, settings, {}, present(root), "cpu")["perceptual"]
+    row = "dl_st_degradation"
+    net = load_guide(row, settings, {}, present(root), "cpu", training=True)["perceptual"]
     [features] = net(torch.rand(1, 3, 16, 16)).values()
     assert features.shape[-2:] == (4, 4)
     # DL-ST itself: conv4_3 of VGG16 has stride 8, of the enlarged image as everywhere else
-    net = train.load_guide(METHODS["dl_st"], method.Settings(), {}, present(root), "cpu")
+    net = load_guide("dl_st", method.Settings(), {}, present(root), "cpu", training=True)
     [features] = net["perceptual"](torch.rand(1, 3, 128, 128)).values()
     assert features.shape[-2:] == (16, 16)
 
@@ -744,7 +745,7 @@ def test_restores_without_the_prior(tmp_path):
     assert loaded.guide == {}
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        wanted = method.restore(model, image, {}, torch.Generator())
+        wanted = method.restore(model, Faces(image), {})
     assert torch.equal(restore.restore_faces(loaded, image, ["a"]), wanted)
 
 
@@ -784,7 +785,7 @@ def test_overfits_a_few_faces():
     for step in range(400):
         trainer.step(batch | {"images_seen": 4 * step})
     with torch.no_grad():
-        restored = method.restore(model.eval(), batch["degraded"], {}, torch.Generator())
+        restored = method.restore(model.eval(), Faces(batch["degraded"]), {})
     before, after = (
         -10 * F.mse_loss(x, batch["truth"]).log10() for x in (batch["degraded"], restored)
     )
@@ -852,7 +853,7 @@ def test_shipped_restorer_takes_the_face_from_its_skip_layers(resources, monkeyp
     recipe = load_config(ROOT / "config.yaml").degradations["gfpgan_plain_64"]
     clean, _ = degradation.pairs(shipped("dl_64"), range(16), 0.7)
     degraded, _ = degrade_batch(clean, recipe, drawn_of(recipe, 16))
-    restored = method.restore(model, degraded, {}, torch.Generator())
+    restored = method.restore(model, Faces(degraded), {})
     encode = model.encoder.forward
 
     def blind(x):
@@ -860,7 +861,7 @@ def test_shipped_restorer_takes_the_face_from_its_skip_layers(resources, monkeyp
         return {side: torch.zeros_like(f) for side, f in features.items()}, offset
 
     monkeypatch.setattr(model.encoder, "forward", blind)
-    without = method.restore(model, degraded, {}, torch.Generator())
+    without = method.restore(model, Faces(degraded), {})
     assert F.mse_loss(restored, clean) < 0.5 * F.mse_loss(without, clean)
     assert learned.layout_correlation(restored, clean) > 0.9
     assert detected_share(without, resources("dlib_68")) > 0.5

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from frcore.facebatch import Faces
 from frcore.helpers import parsing, perceptual
 from frcore.methods import psfr_gan as method
 
@@ -343,8 +344,8 @@ def test_restore_clips_and_does_not_depend_on_companions():
     model.eval()
     images = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
-        together = method.restore(model, images, guide, torch.Generator())
-        alone = method.restore(model, images[1:2], guide, torch.Generator())
+        together = method.restore(model, Faces(images), guide)
+        alone = method.restore(model, Faces(images[1:2]), guide)
     assert together.min() >= 0 and together.max() <= 1
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from frcore import checkpoint
 from frcore import losses as shared_losses
 from frcore import restore as restoring
+from frcore.facebatch import Faces
 from frcore.methods import rdfr as method
 
 SCHEDULE = {"images_seen": 0, "step": 0}
@@ -421,9 +422,9 @@ def test_restoring_draws_from_its_generator_alone():
     degraded = tiny_batch()["degraded"]
 
     def restored(seed, images=degraded):
-        generator = torch.Generator().manual_seed(seed)
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(images))]
         with torch.no_grad():
-            return method.restore(model, images, {}, generator)
+            return method.restore(model, Faces(images, generators=generators), {})
 
     assert torch.equal(restored(1), restored(1))
     assert not torch.equal(restored(1), restored(2))
@@ -439,7 +440,8 @@ def test_without_stochastic_nothing_is_drawn():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     with torch.no_grad():
-        first = method.restore(model.eval(), tiny_batch()["degraded"], {}, generator)
+        faces = Faces(tiny_batch()["degraded"], generators=[generator] * 4)
+        first = method.restore(model.eval(), faces, {})
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(run(model, torch.randn(4, 16))[0], run(model, torch.zeros(4, 16))[0])
     assert torch.isfinite(first).all()
@@ -493,7 +495,7 @@ def test_model_without_skips_learns_and_restores():
         losses = trainer.step({**tiny_batch(), "step": step})
     assert "commitment" not in losses and all(v.isfinite() for v in losses.values())
     with torch.no_grad():
-        assert method.restore(model, torch.rand(1, 3, 32, 32), {}, torch.Generator()).shape[1] == 3
+        assert method.restore(model, Faces(torch.rand(1, 3, 32, 32)), {}).shape[1] == 3
     assert method.pictures(model, torch.rand(2, 3, 32, 32)) == {}
 
 
@@ -677,7 +679,7 @@ def test_overfits_a_few_faces_and_learns_to_ignore_the_noise():
         seen = step * len(batch["truth"])
         gates.append(trainer.step({**batch, "step": step, "images_seen": seen})["gate"].item())
     with torch.no_grad():
-        restored = method.restore(model.eval(), batch["degraded"], {}, torch.Generator())
+        restored = method.restore(model.eval(), Faces(batch["degraded"]), {})
     assert psnr(batch["degraded"], batch["truth"]) < 20
     assert psnr(restored, batch["truth"]) > 35  # 36.2 to 36.6 with several seeds
     # there is one truth for each face, so noise is of no use
