@@ -114,11 +114,6 @@ def _short(value):
     return value if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def recipe_facts(recipe: Recipe) -> dict:
-    """A recipe without its prose."""
-    return recipe.model_dump(mode="json", exclude_unset=True, exclude=PROSE)
-
-
 # ---- assets
 
 
@@ -185,7 +180,6 @@ class AlignFaces(Job):
         dataset = self.dataset
         facts = dataset.facts(exclude=_LATER | ({"limit"} if dataset.limit is None else set()))
         facts["landmarks"] = dataset.labels.kind == "landmarks"
-        facts["by_folder"] = dataset.people == "subfolder"
         return {"name": self.name, "dataset": facts, "seed": self.seed, "listing": self.listing}
 
     def code(self) -> tuple[str, ...]:
@@ -248,7 +242,7 @@ class DegradeFaces(Job):
     def values(self) -> dict:
         """Without the recipe's prose."""
         return {**self.facts(include={"dataset", "degradation", "seed", "limit"}),
-                "recipe": recipe_facts(self.recipe)}  # fmt: skip
+                "recipe": self.recipe.facts()}  # fmt: skip
 
     def code(self) -> tuple[str, ...]:
         """That of the recipe's steps."""
@@ -266,7 +260,7 @@ class ContactSheet(Job):
 
     def values(self) -> dict:
         """Without the recipe's prose."""
-        return {**self.facts(include={"degradation", "seed"}), "recipe": recipe_facts(self.recipe)}
+        return {**self.facts(include={"degradation", "seed"}), "recipe": self.recipe.facts()}
 
     def code(self) -> tuple[str, ...]:
         """That of the recipe's steps."""
@@ -302,7 +296,7 @@ class TrainModel(Job):
     def values(self) -> dict:
         """The entry and what it trains on; not the hardware, not where files are."""
         entry = self.entry.facts(exclude={"title": True, "restore": True, "train": _RESOURCES})
-        recipes = {name: recipe_facts(recipe) for name, recipe in self.recipes.items()}
+        recipes = {name: recipe.facts() for name, recipe in self.recipes.items()}
         return {
             "entry": entry,
             "frames": self.frames,
@@ -565,7 +559,7 @@ class AssessDegradation(Job):
     def values(self) -> dict:
         """Not where files are."""
         recipes = {
-            key: {name: recipe_facts(recipe) for name, recipe in part.items()}
+            key: {name: recipe.facts() for name, recipe in part.items()}
             for key, part in (("trained_on", self.trained_on), ("recipes", self.recipes))
         }
         entry = self.entry.facts(exclude={"title": True, "restore": True, "train": _RESOURCES})

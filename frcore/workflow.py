@@ -23,13 +23,14 @@ from frcore.config import (
     Asset,
     Config,
     ConfigError,
+    Dataset,
     Model,
     Protocol,
     load_config,
     load_protocol,
     project_file,
 )
-from frcore.faces import kinds, listings
+from frcore.faces import kinds, listings, people
 from frcore.registry import METHODS, METRICS, default_of, nearest, settings_fields
 
 TABLES = ("scores.csv", "comparison.csv", "comparison.md", "comparison.tex")
@@ -219,13 +220,17 @@ class Plan:
             shard=int(shard),
             seed=self.config.seed,
             resources=self.config.resources,
-            listing=listings.photos_digest(self.config.datasets[dataset]),
+            listing=_photos_digest(self.config.datasets[dataset]),
         )
 
     def join_faces(self, dataset: str) -> jobs.JoinFaces:
         entry = self.config.datasets[dataset]
-        people = listings.people_digest(entry)
-        return jobs.JoinFaces(name=dataset, dataset=entry, seed=self.config.seed, people=people)
+        return jobs.JoinFaces(
+            name=dataset,
+            dataset=entry,
+            seed=self.config.seed,
+            people=listings.people_digest(entry),
+        )
 
     def parse_faces(self, dataset: str) -> jobs.ParseFaces:
         entry, parser = self.config.datasets[dataset], self.label_parser(dataset)
@@ -507,6 +512,12 @@ def _files(named) -> dict:
 
 
 @functools.cache
+def _photos_digest(dataset: Dataset) -> str:
+    # asked once a shard
+    return listings.photos_digest(dataset)
+
+
+@functools.cache
 def file_digest(path: str | Path) -> str:
     """First 16 hex digits of a file's SHA-256."""
     with open(path, "rb") as opened:
@@ -628,6 +639,10 @@ def _check_paths(config: Config, root: Path) -> None:
         for key, path in (("path", dataset.path), ("labels.path", dataset.labels.path)):
             if path and not Path(path).is_dir():
                 mistakes.append(f"datasets.{name}.{key}: no folder {path}")
+        try:
+            people.finder(dataset)
+        except (ValueError, OSError) as error:
+            mistakes.append(f"datasets.{name}.people: {error}")
     if mistakes:
         raise ConfigError(mistakes)
 
@@ -725,5 +740,3 @@ def _is_snakemake(process) -> bool:
 def one_of(names: Iterable[str]) -> str:
     """Regular expression that matches these names alone."""
     return "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "NONE"
-
-

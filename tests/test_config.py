@@ -1,12 +1,13 @@
 """The configuration is checked strictly, at once, and says what to change."""
 
 import copy
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from frcore import config as config_module
 from frcore.config import (
     ConfigError,
     Protocol,
@@ -16,7 +17,7 @@ from frcore.config import (
     load_settings,
 )
 from frcore.registry import METHODS, nearest, settings_fields
-from frcore.workflow import open_plan
+from frcore.workflow import file_digest, open_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,30 +106,98 @@ def test_training_can_start_from_another_entry(data, tmp_path, monkeypatch):
     data["run"]["models"], data["results"] = ["bicubic", "rdfr_64_x8"], "elsewhere"
     plan = open_plan(data, ROOT)  # weights that are still to be made are no mistake
     start = "elsewhere/models/rdfr_64/weights.safetensors"
-    assert plan.shipped_weights("rdfr_64_x8") == [start]
-    assert json.loads(plan.training_spec("rdfr_64_x8"))["entry"]["init"] == start
+    assert plan.train_model("rdfr_64_x8").start == start
+    assert "start" not in plan.train_model("rdfr_64_x8").given  # a job makes it: an input file
     assert plan.trained_models() == ["rdfr_64_x8", "rdfr_64"]
-    assert json.loads(plan.training_spec("rdfr_64"))["entry"]["init"] == "shipped"
+    first = plan.train_model("rdfr_64")
+    assert first.start == str(ROOT / "weights" / "rdfr_64.safetensors")
+    assert first.given["start"] == file_digest(first.start)
 
 
 def test_weights_are_looked_up_here_and_then_beside_the_snakefile(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data["run"]["models"] = ["psfrgan_64"]
-    entry, path = data["models"]["psfrgan_64"], "weights/rdfr_64.safetensors"
+    entry, path = data["models"]["psfrgan_64"], "weights/psfrgan_64.safetensors"
     for key, found in (
-        ("init", lambda plan: plan.shipped_weights("psfrgan_64")),
-        ("weights", lambda plan: [plan.weights_path("psfrgan_64")]),
+        ("init", lambda plan: plan.train_model("psfrgan_64").start),
+        ("weights", lambda plan: plan.weights_path("psfrgan_64")),
     ):
         entry[key] = path
-        assert found(open_plan(data, ROOT)) == [str(ROOT / path)]
+        assert found(open_plan(data, ROOT)) == str(ROOT / path)
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).touch()
-        assert found(open_plan(data, ROOT)) == [path]
+        shutil.copy(ROOT / path, tmp_path / path)
+        assert found(open_plan(data, ROOT)) == path
         (tmp_path / path).unlink()
         entry[key] = "weights/nowhere.safetensors"
         with pytest.raises(SystemExit):
             open_plan(data, ROOT)
         del entry[key]
+
+
+def refused(data, capsys) -> str:
+    with pytest.raises(SystemExit):
+        open_plan(data, ROOT)
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_settings_beside_weights_must_be_those_of_the_card(data, capsys):
+    data["run"] |= {"models": ["mine"], "figures": []}
+    mine = {"method": "rdfr", "weights": "weights/rdfr_64.safetensors", "settings": {"c_max": 128}}
+    data["models"]["mine"] = mine
+    open_plan(data, ROOT)
+    mine["settings"] = {"c_max": 64}
+    said = "models.mine.settings.c_max: 64, the weights were trained with 128: leave it out"
+    assert said in refused(data, capsys)
+    mine["settings"] = {"skips": [8]}
+    assert "settings.skips: [8], the weights were trained with [8, 16]" in refused(data, capsys)
+    mine |= {"method": "dl_st", "settings": {}}
+    assert "models.mine.method: dl_st, the weights are of rdfr" in refused(data, capsys)
+
+
+def test_shipped_weights_that_are_not_there_say_what_to_write(data, capsys):
+    data["run"] |= {"models": ["mine"], "figures": []}
+    train = {"degradations": ["psfr_64"], "images": 64}
+    data["models"]["mine"] = {"method": "fpn", "train": train}
+    for init in ({}, {"init": "shipped"}):
+        data["models"]["mine"] |= init
+        line = refused(data, capsys)
+        assert "models.mine.init: no file weights/mine.safetensors to start from" in line
+        assert "write `init: scratch`" in line
+    data["models"]["mine"]["init"] = "scratch"
+    assert open_plan(data, ROOT).train_model("mine").start is None
+
+
+# What a job's digest leaves out because nobody set it. A changed default changes results: then
+# raise DEFAULTS in frcore/config.py with it, so that everything is made again.
+OLD_DEFAULTS = {
+    1: {
+        "Split": {"train": 0.8, "val": 0.0, "test": 0.2, "like": None},
+        "Labels": {"kind": "landmarks", "path": None, "model": None},
+        "Dataset": {
+            "path": None, "people": "none", "samples": 6000, "limit": None, "shards": 4,
+            "aligned": False, "size": 64, "crop_scale": 1.0, "crop_shift": 0.1, "detector": "hog",
+            "enlarge": 1, "min_face": 0, "max_yaw": None, "max_outside": 0.2, "faces": "largest",
+            "test_limit": None, "low_quality": None, "reference": None,
+        },
+        "TrainStage": {"freeze": (), "settings": {}, "rates": {}},
+        "Train": {
+            "datasets": ("digiface",), "low_quality": (), "degradations": (), "stages": (),
+            "images": 512, "batch": 16, "ema_images": 10_000, "ema_ramp": None,
+            "precision": "float32",
+        },
+        "Model": {"settings": {}, "seed": 0, "init": "shipped", "weights": None},
+        "Protocol": {"size": 64, "crop": 0, "reference": "truth", "bootstrap": 1000},
+    }
+}  # fmt: skip
+
+
+def test_defaults_that_digests_leave_out_are_the_old_ones():
+    assert list(OLD_DEFAULTS) == [config_module.DEFAULTS]
+    for name, known in OLD_DEFAULTS[config_module.DEFAULTS].items():
+        fields = getattr(config_module, name).model_fields
+        now = {key: fields[key].get_default() for key in known}
+        assert now == known, f"{name}: raise frcore.config.DEFAULTS"
 
 
 def test_faces_of_low_quality_are_measured_under_their_own_degradation(data):

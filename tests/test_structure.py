@@ -1,6 +1,7 @@
 """Rules of the tree that no linter checks: imports go one way, no torch for the graph, sizes."""
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -9,25 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from frcore import jobs, workflow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import from the lines above its own, and from its own line's package.
 LAYERS = (
-    ("recipes", "registry_metrics", "seeds", "device", "codehash"),
+    ("recipes", "registry_metrics", "seeds", "device", "codehash", "cards"),
     ("registry",),
     ("faces.kinds",),  # what finds the kinds of datasets; the kinds are faces
     ("config",),
     ("assets", "images", "jpeg"),
-    ("augment", "checkpoint", "degrade", "faces", "nets", "tables"),
+    ("augment", "checkpoint", "degrade", "facebatch", "faces", "nets", "tables"),
     ("losses",),
     ("helpers", "data"),
-    ("metrics", "search"),
+    ("guide", "metrics", "search"),
     ("methods", "baselines"),
     ("train",),
     ("restore", "convert"),
-    ("report", "workflow", "prior"),
-    ("learned",),
-    ("cli", "bench", "samples"),
+    ("report", "jobs", "prior"),
+    ("workflow", "learned"),
+    ("bench", "samples"),
+    ("cli", "stages"),
     ("__main__",),
 )
 
@@ -93,7 +97,8 @@ def test_methods_do_not_import_each_other():
 
 
 def test_the_graph_needs_no_torch():
-    names = "frcore.config, frcore.registry, frcore.workflow, frcore.assets, frcore.codehash"
+    parts = ("config", "registry", "jobs", "workflow", "assets", "codehash", "cards")
+    names = ", ".join(f"frcore.{part}" for part in parts)
     code = f"import sys, {names}; print([m for m in ('torch', 'pandas') if m in sys.modules])"
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
@@ -101,12 +106,38 @@ def test_the_graph_needs_no_torch():
     assert process.stdout.strip() == "[]", process.stdout + process.stderr
 
 
-def test_every_rule_has_its_script_and_every_script_its_rule():
-    rules = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
-    named = set(re.findall(r'"\$SCRIPTS"/(\w+)\.py', rules))
-    there = {path.stem for path in ROOT.glob("workflow_scripts/*.py")}
-    assert there - named == {"after_kill"}  # run by hand and by make
-    assert named <= there
+def functions_of(path: Path) -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(path.read_text())
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_rule_job_script_and_function_have_one_name():
+    rules = "".join(path.read_text() for path in sorted(ROOT.glob("rules/*.smk")))
+    there = {path.stem for path in ROOT.glob("workflow_scripts/*.py")} - {"after_kill"}
+    assert set(re.findall(r"^rule (\w+):", rules, re.M)) == there
+    stages = {}
+    for path in ROOT.glob("frcore/stages/*.py"):
+        stages |= {name: (path.stem, node) for name, node in functions_of(path).items()}
+    plan = inspect.getmembers(workflow.Plan, inspect.isfunction)
+    for name in there:
+        job = getattr(jobs, "".join(word.capitalize() for word in name.split("_")))
+        stage, function = stages[name]
+        assert (job.rule(), job.STAGE) == (name, stage)
+        assert len(function.args.args) == 1, name
+        assert name in dict(plan), name
+        text = (ROOT / "workflow_scripts" / f"{name}.py").read_text()
+        assert text.count("\n") < 12 and f"{name}({job.__name__}.from_argument())" in text
+        [rule] = re.findall(rf"^rule {name}:.*?(?=^rule |\Z)", rules, re.M | re.S)
+        for words in (f'digest("{name}")', f'job("{name}")', f"/{name}.py {{params.job:q}}"):
+            assert words in rule, f"{name}: {words}"
+
+
+def test_rules_are_short():
+    for path in ROOT.glob("rules/*.smk"):
+        for rule in re.split(r"^(?=rule )", path.read_text(), flags=re.M)[1:]:
+            lines = [line for line in rule.splitlines() if line.strip()]
+            assert len(lines) <= 36, f"{path.name}: {lines[0]} has {len(lines)} lines"
+            assert "--" not in rule, f"{path.name}: {lines[0]} has flags"
 
 
 def files() -> list[Path]:

@@ -1,7 +1,6 @@
 """Acceptance checks of the specification sheet for DL-ST: learned degradation, Skip-Transformer."""
 
 import copy
-import json
 import math
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore import checkpoint, learned, restore, train
-from frcore.assets import present
+from frcore.assets import catalogue, present
 from frcore.config import load_config
 from frcore.data import Sample, TrainingFaces
 from frcore.degrade import degrade_batch, draw, luma
@@ -509,15 +508,14 @@ def test_mistakes_around_learned_recipes_are_one_line_each(data):
 
 def test_real_photographs_need_no_recipe(data):
     data["models"]["dl_64"]["train"] |= {"datasets": ["orl"], "degradations": []}
-    plan = Plan(load_config(data), None, {}, ROOT)
-    spec = json.loads(plan.training_spec("dl_64"))
-    assert (spec["entry"]["train"]["datasets"], spec["recipes"]) == (["orl"], {})
+    job = Plan(load_config(data), None, catalogue(), ROOT).train_model("dl_64")
+    assert (job.entry.train.datasets, job.recipes) == (("orl",), {})
 
 
 def test_weights_that_training_and_restoring_read(data):
     data["run"]["models"] = ["bicubic", "dl_st_64"]
     config = load_config(data)
-    plan = Plan(config, None, {}, ROOT)
+    plan = Plan(config, None, catalogue(), ROOT)
     assert config.degraders_of("dl_st_64") == ["dl_64"]
     assert config.degraders_of("dl_st_64_gfpgan") == []
     assert config.helpers_of("dl_st_64") == {"prior": "stylegan2-64"}
@@ -526,7 +524,9 @@ def test_weights_that_training_and_restoring_read(data):
     assert plan.trained_models() == ["dl_st_64", "stylegan2-64", "dl_64"]
     assert plan.weights_of("dl_st_64") == ["results/models/dl_st_64/weights.safetensors"]
     assert "dl_64" not in plan.priors()
-    assert "learned" in plan.training_spec("dl_st_64")
+    job = plan.train_model("dl_st_64")
+    assert job.degraders == {"dl_64": "results/models/dl_64/weights.safetensors"}
+    assert job.recipes["second_order_64"].learned == "dl_64"
     # an entry with finished weights needs nothing to be trained
     del data["models"]["dl_st_64"]["train"]
     data["models"]["dl_st_64"]["weights"] = "mine.safetensors"
