@@ -1,7 +1,6 @@
 """What a learned degradation did: statistics with known answers, and the files that are left."""
 
 import csv
-import json
 import math
 
 import numpy as np
@@ -13,7 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from frcore import checkpoint, learned
-from frcore.config import load_config
+from frcore.assets import catalogue
+from frcore.config import Model, load_config
 from frcore.helpers import degradation
 from frcore.recipes import Recipe
 from frcore.workflow import Plan
@@ -127,20 +127,16 @@ def test_assessment_of_the_workflow_reads_the_training_faces_alone(weights, tmp_
         )
         table.append(f"{i},{'train' if i < 3 else 'test'},0000")
     (faces / "orl.csv").write_text("\n".join(table) + "\n")
-    spec = {
-        "entry": {
-            "method": "dl_st_degradation",
-            "settings": SETTINGS,
-            "train": {"datasets": ["orl"], "degradations": ["x4"]},
-        },
-        "datasets": {"orl": {"size": 32, "crop_scale": 0.7, "crop_shift": 0.1}},
-        "recipes": {"x4": {"size": 32, "steps": STEPS}},
-    }
+    train = {"datasets": ["orl"], "degradations": ["x4"]}
+    entry = Model(method="dl_st_degradation", settings=SETTINGS, train=train)
+    recipes = {"x4": Recipe.model_validate({"size": 32, "steps": STEPS})}
+    frames = {"orl": {"size": 32, "crop_scale": 0.7, "crop_shift": 0.1}}
     seen = {}
     monkeypatch.setattr(learned, "assess", lambda *words: seen.update(real=words[2], name=words[3]))
     learned.assess_from_faces(
-        "dl", weights, spec, {}, tmp_path / "results", tmp_path / "r", tmp_path / "o", 0, "cpu"
-    )
+        "dl", weights, entry, recipes, frames, {}, tmp_path / "results", tmp_path / "r",
+        tmp_path / "o", 0, "cpu",
+    )  # fmt: skip
     assert seen["real"].shape == (3, 3, 32, 32)
     assert seen["name"] == "orl"
     # shrunk by the entry's recipe, as in training
@@ -149,9 +145,11 @@ def test_assessment_of_the_workflow_reads_the_training_faces_alone(weights, tmp_
 
 def test_plan_of_the_assessment():
     config = load_config(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    plan = Plan(config, None, {}, ROOT)
+    plan = Plan(config, None, catalogue(), ROOT)
     assert plan.degraders() == ["dl_64"]
-    assert set(json.loads(plan.run_recipes("dl_64"))) == set(config.run.degradations)
+    job = plan.assess_degradation("dl_64")
+    assert set(job.recipes) == set(config.run.degradations)
+    assert set(job.trained_on) == {"small_64"}
 
 
 @pytest.mark.workflow

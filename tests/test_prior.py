@@ -118,7 +118,8 @@ def test_average_ramps_up_with_what_was_seen_before(tmp_path):
             left *= 0.5 ** (4 / half_life)
         return 1 - left
 
-    assert average(0, None) == pytest.approx(expected(1000, 1000), rel=1e-4)
+    assert average(0, None) == pytest.approx(expected(0.2, 0.4), rel=1e-4)  # from scratch: RAMP
+    assert average(100, None) == pytest.approx(expected(1000, 1000), rel=1e-4)
     assert average(0, 0.5) == pytest.approx(expected(2, 4), rel=1e-4)
     assert average(100, 0.5) == pytest.approx(expected(52, 54), rel=1e-4)
     assert average(10**6, 0.5) == pytest.approx(expected(1000, 1000), rel=1e-4)
@@ -253,13 +254,14 @@ def test_sample_command(tmp_path, capsys):
     files = sorted(out.iterdir())
     assert [path.name for path in files] == [f"{i:06d}.png" for i in range(12)]
     assert Image.open(tmp_path / "faces.png").size == (640, 64)
-    first = files[0].read_bytes()
+    first = np.asarray(Image.open(files[0])).astype(int)
     assert cli.main(["sample", "--model", str(PRIOR), "-o", str(out)]) != 0
     assert "--overwrite" in capsys.readouterr().err
     words = ["sample", "--model", str(PRIOR), "-o", str(out), "-n", "1", "--overwrite"]
     assert cli.main(words) == 0
     assert [path.name for path in out.iterdir()] == ["000000.png"]
-    assert files[0].read_bytes() == first
+    # the same face, up to rounding: some processors round otherwise in a batch of another size
+    assert np.abs(np.asarray(Image.open(files[0])) - first).max() <= 1
 
 
 def test_restoring_with_a_prior_and_sampling_a_restorer_are_refused(tmp_path, capsys):
