@@ -639,13 +639,13 @@ def evaluate(args) -> int:
             kept.append(score.set_features(images, of_set, nets, **frame))
     order = [name for ids in groups for name in ids]
     found, wanted = (_joined(parts) for parts in features)
-    wanted.pop(score.NIQE_BLOCKS, None)  # its model needs training faces, which are not here
+    # metrics that compare with training faces stay empty: there are none here
     truth = score.TruthFeatures(tuple(order), wanted, score.statistics_of(wanted))
     summary = score.summarise(rows, args.seed, protocol.bootstrap)
     summary += score.score_set(order, found, truth, of_set, args.seed)
     for row in summary:
         row |= {"protocol": name, "protocol_digest": protocol.digest(), "seed": args.seed}
-        if score.IDENTITY in METRICS[row["metric"]].assets:
+        if METRICS[row["metric"]].square:  # aligned frames
             crop = f"crop_scale {args.crop_scale:g}, crop_shift {args.crop_shift:g}"
             row["note"] = "; ".join(text for text in (row["note"], crop) if text)
 

@@ -121,6 +121,20 @@ class _Source:
                 imports += names[inner.id]
 
 
+_ROWS = {"metric", "set_metric", "features"}
+_PROSE = {"title", "what", "unit", "paper", "higher_is_better"}
+
+
+def _drop_prose(head: ast.expr) -> None:
+    if isinstance(head, ast.Dict):
+        kept = [
+            (key, value)
+            for key, value in zip(head.keys, head.values)
+            if getattr(key, "value", None) not in _PROSE
+        ]
+        head.keys, head.values = [k for k, _ in kept], [v for _, v in kept]
+
+
 def _statements(body):
     """Statements of a module, those inside of `if`, `try` and `with` too; not for type checkers."""
     for node in body:
@@ -230,7 +244,14 @@ def _path_of(module: str) -> Path | None:
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
+    """Without prose: docstrings, and what heads of methods and rows of metrics only print."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == [
+            "METHOD"
+        ]:
+            _drop_prose(node.value)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ROWS:
+            node.keywords = [word for word in node.keywords if word.arg not in _PROSE]
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             value = body[0].value

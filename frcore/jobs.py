@@ -374,6 +374,10 @@ class AssessSamples(_Restoring):
         """The cell besides."""
         return {**super().values(), "cell": [self.dataset, self.degradation]}
 
+    def code(self) -> tuple[str, ...]:
+        """The metrics' besides."""
+        return (*super().code(), *_metrics_code("psnr_rgb", "stlpips_vgg", "id_dlib"))
+
 
 # ---- metrics
 
@@ -476,7 +480,7 @@ class PlotTraining(Job):
 class Panel(Job):
     """Degraded, restored and true faces of fixed ids -> one picture."""
 
-    STAGE: ClassVar[str] = "report"
+    STAGE: ClassVar[str] = "panels"
 
     titles: dict[str, str]
     n: int
@@ -485,7 +489,7 @@ class Panel(Job):
 class PanelOfStrengths(Job):
     """Fixed faces under several degradations, restored by several models -> one picture."""
 
-    STAGE: ClassVar[str] = "report"
+    STAGE: ClassVar[str] = "panels"
 
     figure: Figure
     titles: dict[str, str]
@@ -536,8 +540,9 @@ class AssessPrior(Job):
         return self.facts(include={"name", "datasets", "frame", "seed", "given"})
 
     def code(self) -> tuple[str, ...]:
-        """Files of the methods."""
-        return tuple(METHODS[method].module for method in self.used)
+        """Files of the methods, and the metrics."""
+        names = ("psnr_rgb", "stlpips_vgg", "id_dlib", "fid_mobilenetv2", "fid_inception")
+        return (*(METHODS[method].module for method in self.used), *_metrics_code(*names))
 
 
 class AssessDegradation(Job):
@@ -573,7 +578,12 @@ class AssessDegradation(Job):
         """The method's file and the steps'."""
         parts = [*self.trained_on.values(), *self.recipes.values()]
         steps = [entry for recipe in parts for entry in recipe.code()]
-        return tuple(dict.fromkeys((METHODS[self.entry.method].module, *steps)))
+        metrics = _metrics_code("fid_mobilenetv2", "id_dlib")
+        return tuple(dict.fromkeys((METHODS[self.entry.method].module, *steps, *metrics)))
+
+
+def _metrics_code(*names: str) -> tuple[str, ...]:
+    return tuple(entry for name in names for entry in METRICS[name].code)
 
 
 def metric_rows(names: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -8,14 +8,13 @@ configuration's check and the workflow's graph need no torch. There is no table 
 import ast
 import functools
 import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from frcore.registry_metrics import METRICS, MetricRow
+from frcore.userfiles import load_file
 
 __all__ = ["METHODS", "METRICS", "MethodRow", "MetricRow", "load_method", "nearest"]
 
@@ -116,26 +115,6 @@ def load_method(name: str) -> ModuleType:
         raise ValueError(f"unknown method {name!r} {nearest(name, METHODS)}")
     module = METHODS[name].module
     return load_file(module) if module.endswith(".py") else importlib.import_module(module)
-
-
-def load_file(path: str | Path) -> ModuleType:
-    """Import a user's Python file; the files beside it can be imported by it."""
-    path = Path(path).resolve()
-    name = f"frcore_user.{path.parent.name}.{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def settings_fields(module: str) -> list[str]:

@@ -506,8 +506,8 @@ def set_score(
         return {
             metric: frechet_distance(found[net], wanted[net])
             for metric in CURVES
-            for net in METRICS[metric].assets
-            if net in nets
+            for net in [METRICS[metric].features]
+            if net in found
         }
 
     return scores

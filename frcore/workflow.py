@@ -32,7 +32,15 @@ from frcore.config import (
 )
 from frcore.faces import kinds, listings, people
 from frcore.registry import METHODS, METRICS, default_of, nearest, settings_fields
+from frcore.registry_metrics import FEATURES
 
+# what stands around the function of every metric
+HARNESS = (
+    "frcore.metrics.score:score_images",
+    "frcore.metrics.score:score_set",
+    "frcore.metrics.score:truth_features",
+    "frcore.metrics.stage:_read",
+)
 TABLES = ("scores.csv", "comparison.csv", "comparison.md", "comparison.tex")
 
 
@@ -348,7 +356,8 @@ class Plan:
     def metric_digests(self) -> dict[str, str]:
         """{metric: digest of its code and its parts} of the protocol's metrics."""
         return {
-            name: self._digest_of(METRICS[name].code, METRICS[name].assets)
+            name: self._digest_of((*HARNESS, *METRICS[name].code), METRICS[name].assets)
+            + json.dumps(dict(METRICS[name].arguments), sort_keys=True)
             for name in self.protocol.metrics
         }
 
@@ -356,9 +365,8 @@ class Plan:
         """{extractor: digest of its code and its parts} of what the set metrics compare."""
         rows = [METRICS[name] for name in self.protocol.metrics]
         return {
-            row.features: self._digest_of(row.features_code, row.assets)
-            for row in rows
-            if row.kind == "set"
+            name: self._digest_of((*HARNESS, *FEATURES[name].code), FEATURES[name].assets)
+            for name in dict.fromkeys(row.features for row in rows if row.kind == "set")
         }
 
     def _digest_of(self, code: tuple[str, ...], parts: tuple[str, ...]) -> str:

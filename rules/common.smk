@@ -29,10 +29,10 @@ def digest(name):
     return lambda wildcards: PLAN.digest(name, wildcards)
 
 
-def job(rule):
+def job(name):
     """What a rule gives its script. It follows from the files, so it reruns nothing by itself."""
     return lambda wildcards, input, output: PLAN.argument(
-        rule, wildcards, input, output
+        name, wildcards, input, output
     )
 
 

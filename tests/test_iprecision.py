@@ -10,7 +10,7 @@ from frcore import cli
 from frcore.config import Protocol
 from frcore.helpers import identity
 from frcore.images import to_float, to_uint8, write_image
-from frcore.metrics import score, semantics, stage
+from frcore.metrics import nets, score, semantics, stage
 from frcore.metrics.semantics import hits, iprecision, irecall, neighbour_radii
 from frcore.registry_metrics import METRICS
 
@@ -204,7 +204,20 @@ def test_errors():
 
 # ---- rows of scores ----
 
-NAMES = list(score._IDENTITY_SETS)
+NAMES = [
+    f"i{measure}_{whose}dlib_k{k}"
+    for measure in ("precision", "recall")
+    for whose in ("", "person_")
+    for k in (1, 4, 10)
+]
+
+
+def asked(name) -> tuple[str, bool, int]:
+    """What a name says: the measure, whether identity is the person's, and k."""
+    measure, k = name[1:].split("_")[0], int(name.rsplit("k", 1)[1])
+    return measure, "person" in name, k
+
+
 PAIR, PERSON = NAMES[0], "iprecision_person_dlib_k1"
 
 
@@ -244,10 +257,12 @@ def test_table_and_code_name_the_same_metrics():
     }
     assert set(rows) == set(NAMES) and len({row.title for row in rows.values()}) == 12
     for name, row in rows.items():
-        measure, by_person, k = score._IDENTITY_SETS[name]
+        measure, by_person, k = asked(name)
         assert row.title.startswith(f"i{measure.capitalize()} k={k} ")
         assert ("person" in row.title, "pair" in row.title) == (by_person, not by_person)
-        assert row.higher_is_better and row.needs_truth
+        assert row.higher_is_better and row.needs_truth and row.pairs
+        assert row.place.endswith(f":i{measure}_of_set")
+        assert dict(row.arguments) == {"k": k, "person": by_person}
 
 
 def test_rows_are_the_measures_of_descriptors(tmp_path):
@@ -266,7 +281,7 @@ def test_rows_are_the_measures_of_descriptors(tmp_path):
     net = NETS["dlib_resnet"]
     e, f = (net.descriptors(images, 0.7, 0.1).numpy() for images in (restored, truth))
     for row in rows:
-        measure, by_person, k = score._IDENTITY_SETS[row["metric"]]
+        measure, by_person, k = asked(row["metric"])
         function = {"precision": iprecision, "recall": irecall}[measure]
         assert row["value"] == function(e, f, k, people if by_person else None)
         assert row["n"] == 24 and 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
@@ -358,7 +373,7 @@ def table(path):
 
 def test_through_the_metrics_stage(tmp_path, monkeypatch):
     """From folders and a table of people to the file of set scores."""
-    monkeypatch.setitem(score._LOADERS, "dlib_resnet", lambda path, device: Fake())
+    monkeypatch.setattr(nets, "dlib_resnet", lambda path, device: Fake())
     weights = tmp_path / "weights"
     weights.touch()
     ids = [f"f{i:02d}" for i in range(12)]

@@ -1,6 +1,7 @@
 """Metrics: known answers, independent references, properties, provoked errors."""
 
 import csv
+import inspect
 import subprocess
 import sys
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
+from frcore.codehash import code_hash
 from frcore.config import Protocol
 from frcore.helpers import features as feature_nets
 from frcore.helpers import identity
 from frcore.helpers.vision import import_torchvision
 from frcore.images import to_float, to_uint8, write_image
-from frcore.metrics import fidelity, noreference, perception, score, semantics, sets, stage
-from frcore.registry_metrics import METRICS
+from frcore.metrics import fidelity, nets, noreference, perception, score, semantics, sets, stage
+from frcore.registry_metrics import METRICS, load_metric
 
 
 def random_pairs(n=3, height=40, width=48, noise=0.1, seed=0):
@@ -496,11 +498,14 @@ def test_table_is_cheap_to_import_and_consistent():
     code = "import sys, frcore.registry_metrics; assert 'torch' not in sys.modules, 'torch'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    image = {name for name, row in METRICS.items() if row.kind == "image"}
-    assert image == set(score._IMAGE_METRICS)
     assert {row.kind for row in METRICS.values()} == {"image", "set"}
-    assert {asset for row in METRICS.values() for asset in row.assets} == set(score._LOADERS)
+    assert all(hasattr(nets, asset) for row in METRICS.values() for asset in row.assets)
     assert all(len(row.assets) <= 1 for row in METRICS.values())  # score passes the one net
+    for name, row in METRICS.items():
+        function, module = load_metric(name), row.place.partition(":")[0]
+        assert function.__module__ == module
+        assert code_hash(*row.code)  # every entry exists
+        assert set(row.arguments) <= set(inspect.signature(function).parameters), name
 
 
 @pytest.mark.parametrize("name", [*FIDELITY[2:], "ms_ssim_rgb"])
@@ -562,7 +567,7 @@ def test_summary_counts_what_is_missing():
     ]
     psnr, niqe = score.summarise(rows)
     assert (psnr["value"], psnr["n"]) == (25, 2) and psnr["ci_low"] == 20 and psnr["ci_high"] == 30
-    assert psnr["note"] == "1 images without value: no face found"
+    assert psnr["note"] == "1 of 3 images without a value: no face found (1)"
     assert niqe == {
         "metric": "niqe",
         "value": None,

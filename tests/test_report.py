@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import struct
 import subprocess
@@ -9,11 +10,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from frcore.report.stage import model_facts
 from PIL import Image
 from safetensors.numpy import save_file
 
-from frcore.config import ROOT, Protocol, load_config
+from frcore.config import ROOT, Figure, Protocol, load_config
+from frcore.jobs import Files, PanelOfStrengths
+from frcore.metrics import score
+from frcore.metrics.intervals import bootstrap_interval, mean_of_images, resample_counts
 from frcore.registry import METRICS, MetricRow
 from frcore.report import figures
 from frcore.report.page import _tables_html, html_report
@@ -22,14 +25,13 @@ from frcore.report.table import (
     PUBLISHED,
     Tables,
     _Cell,
-    _resample_counts,
     _Row,
     _Table,
-    bootstrap_interval,
     comparison,
     join_scores,
     split_columns,
 )
+from frcore.stages.report import model_facts
 
 SHARED = {"min_side": 1, "needs_truth": True, "assets": ()}
 TOY = {
@@ -95,7 +97,7 @@ def test_mean_by_hand_and_every_column(tmp_path):
     table = join(tmp_path, [path], protocol("t_up", "t_set"))
     assert list(table.columns) == [
         "model", "method", "dataset", "degradation", "protocol", "metric", "value", "n", "ci_low",
-        "ci_high", "seed", "source", "note",
+        "ci_high", "seed", "source", "note", "model_note",
     ]  # fmt: skip
     up, whole = table.to_dict("records")
     assert (up["value"], up["n"], up["seed"], up["source"]) == ("3", "3", "3", "measured")
@@ -114,7 +116,7 @@ def test_interval_of_a_constant_is_the_constant(tmp_path):
 
 def test_interval_agrees_with_theory():
     values = np.random.default_rng(1).normal(size=400)
-    counts = _resample_counts(400, 4000, "x")
+    counts = resample_counts(400, 4000, "x")
     low, high = bootstrap_interval(values, counts)
     expected = 1.96 * values.std() / 20
     assert abs((high - low) / 2 - expected) < 0.05 * expected
@@ -188,11 +190,36 @@ def test_what_cannot_be_had_is_empty_with_its_reason(tmp_path):
     models = {"a": MODELS["a"] | {"note": "init scratch"}}
     table = join(tmp_path, [path], protocol("t_up", "t_down", "t_set"), models=models)
     assert list(table["value"]) == [""] * 3 and list(table["ci_low"]) == [""] * 3
-    assert list(table["note"]) == [
-        "no truth | init scratch",
-        "not in the score file | init scratch",
-        "no weights | init scratch",
+    assert list(table["note"]) == ["no truth", "not in the score file", "no weights"]
+    assert list(table["model_note"]) == ["init scratch"] * 3
+
+
+def test_notes_of_a_cell_stand_beside_those_of_its_model(tmp_path):
+    paths = [write(tmp_path, m, {"t_up": ids([1.0, 2.0])}) for m in "ab"]
+    models = MODELS | {"a": MODELS["a"] | {"note": "init scratch"}}
+    notes = {("a", "d", "g"): "20 iterations a face", ("b", "d", "g"): "resized"}
+    table = join(tmp_path, paths, protocol("t_up"), models=models, cell_notes=notes)
+    assert list(table["model_note"]) == ["init scratch; 20 iterations a face", "resized"]
+
+
+def test_the_command_line_and_the_workflow_have_one_mean_and_interval(tmp_path):
+    """Infinite values are left out and counted in both, and the draws are the same."""
+    values = {"i00": math.inf, "i01": 20.0, "i02": 30.0, "i03": 31.0, "i04": None, "i05": 25.0}
+    written = {"t_up": {k: "no face" if v is None else v for k, v in values.items()}}
+    path = write(tmp_path, "a", written)
+    path.write_text(path.read_text().replace(",,inf", ",inf,"))
+    [row] = join(tmp_path, [path], protocol("t_up", bootstrap=200), seed=5).to_dict("records")
+    rows = [
+        {"id": k, "metric": "t_up", "value": v, "note": "" if v is not None else "no face"}
+        for k, v in values.items()
     ]
+    [ours] = score.summarise(rows, 5, 200, ("d", "g"))
+    assert (row["value"], row["n"]) == (f"{ours['value']:.6g}", str(ours["n"])) == ("26.5", "4")
+    assert (row["ci_low"], row["ci_high"]) == (f"{ours['ci_low']:.6g}", f"{ours['ci_high']:.6g}")
+    assert row["note"] == ours["note"]
+    assert "1 images with an infinite value left out" in row["note"]
+    counts = resample_counts(6, 200, 5, "d", "g", "t_up")
+    assert mean_of_images(rows, list(values), counts)["n"] == 4
 
 
 def test_infinite_values(tmp_path):
@@ -470,18 +497,18 @@ def test_panel_of_strengths_has_a_row_for_each_degradation(tmp_path):
             Image.new("RGB", (64, 64), colours[place, i]).save(tmp_path / place / f"{i}.png")
     (tmp_path / "degraded" / "d" / "weak.csv").write_text("id\np\nz\nq\nz\n")
     (tmp_path / "faces" / "d.csv").write_text("id,shard,split\np,0000,test\nq,0000,test\n")
-    spec = {
-        "dataset": "d",
-        "degradations": ["weak", "strong"],
-        "faces": 2,
-        "models": {"m": "The same", "n": "The same"},
-    }
+    figure = Figure(dataset="d", degradations=["weak", "strong"], models=["m", "n"], faces=2)
     script = ROOT / "workflow_scripts" / "panel_of_strengths.py"
-    words = ["--spec", json.dumps(spec), "--results", tmp_path, "--out"]
-    true = ["--table", tmp_path / "faces" / "d.csv", "--faces", tmp_path / "faces" / "d"]
-    for out, more in (("s.png", true), ("unknown.png", [])):
-        whole = [sys.executable, script, *words, tmp_path / out, *more]
-        subprocess.run([str(word) for word in whole], check=True, cwd=ROOT)
+    drawn = [tmp_path / "degraded" / "d" / f"{name}.csv" for name in ("weak", "strong")]
+    for out, true in (("s.png", [tmp_path / "faces" / "d.csv"]), ("unknown.png", [])):
+        job = PanelOfStrengths(
+            figure=figure,
+            titles={"m": "The same", "n": "The same"},
+            results=str(tmp_path),
+            input=Files(drawn=drawn, truth=true),
+            output=Files(picture=tmp_path / out),
+        )
+        subprocess.run([sys.executable, script, job.argument()], check=True, cwd=ROOT)
     sheet = pixels(tmp_path / "s.png")
     # where nobody knows the true faces there is no column for them
     assert sheet.shape[1] - pixels(tmp_path / "unknown.png").shape[1] == 128 + 8
@@ -689,7 +716,7 @@ def test_page_counts_the_data(page):
 
 
 def test_report_imports_no_torch():
-    modules = "frcore.report.figures, frcore.report.stage"
+    modules = "frcore.report.figures, frcore.stages.report"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
@@ -737,7 +764,4 @@ def test_weights_in_another_format_have_no_card(tmp_path, content):
 
 
 def facts_of(weights):
-    entry = {"method": "psfr_gan", "seed": 7, "weights": str(weights)}
-    run = {"datasets": [], "degradations": [], "models": ["m"], "protocol": "t"}
-    empty = {"datasets": {}, "degradations": {}}
-    return model_facts(load_config({**empty, "models": {"m": entry}, "run": run}), "m")
+    return model_facts({"method": "psfr_gan", "seed": 7, "weights": str(weights)})

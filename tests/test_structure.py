@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import from the lines above its own, and from its own line's package.
 LAYERS = (
-    ("recipes", "registry_metrics", "seeds", "device", "codehash", "cards"),
+    ("recipes", "seeds", "device", "codehash", "cards", "userfiles"),
+    ("registry_metrics",),
     ("registry",),
     ("faces.kinds",),  # what finds the kinds of datasets; the kinds are faces
     ("config",),

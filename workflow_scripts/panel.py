@@ -1,6 +1,6 @@
 """Degraded, restored and true faces of fixed ids -> one picture."""
 
 from frcore.jobs import Panel
-from frcore.stages.report import panel
+from frcore.stages.panels import panel
 
 panel(Panel.from_argument())

@@ -14,6 +14,7 @@ import torch
 from scipy.ndimage import correlate1d
 
 from frcore.images import check_images, to_uint8
+from frcore.metrics import metric
 
 WINDOW = 11  # pixels
 SIGMA = 1.5  # pixels
@@ -25,6 +26,13 @@ _GAUSSIAN = np.exp(-0.5 * (_OFFSETS / SIGMA) ** 2)
 _GAUSSIAN /= _GAUSSIAN.sum()
 
 
+@metric(
+    "psnr_rgb",
+    title="PSNR (RGB)",
+    higher_is_better=True,
+    unit="dB",
+    what="8-bit RGB, MSE over all three channels",
+)
 def psnr_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """10 log10(255^2 / MSE) over all pixels and channels -> N values in dB; inf where equal.
 
@@ -33,11 +41,25 @@ def psnr_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     return _each(restored, truth, _psnr, _rgb, min_side=1)
 
 
+@metric(
+    "psnr_y",
+    title="PSNR (Y)",
+    higher_is_better=True,
+    unit="dB",
+    what="BT.601 studio-range luma, peak 255",
+)
 def psnr_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """As `psnr_rgb` on luma (`luma`); the peak stays 255 although luma spans only 16 to 235."""
     return _each(restored, truth, _psnr, luma, min_side=1)
 
 
+@metric(
+    "ssim_rgb",
+    title="SSIM (RGB)",
+    higher_is_better=True,
+    min_side=11,
+    what="Gaussian 11 x 11 window, sigma 1.5, valid region, mean of the three channels",
+)
 def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """Structural similarity -> N values in [-1, 1]; Wang et al., TIP 2004, eq. 13.
 
@@ -48,11 +70,25 @@ def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     return _each(restored, truth, _ssim, _rgb, min_side=WINDOW)
 
 
+@metric(
+    "ssim_y",
+    title="SSIM (Y)",
+    higher_is_better=True,
+    min_side=11,
+    what="as ssim_rgb on BT.601 studio-range luma",
+)
 def ssim_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """As `ssim_rgb` on luma (`luma`)."""
     return _each(restored, truth, _ssim, luma, min_side=WINDOW)
 
 
+@metric(
+    "ms_ssim_rgb",
+    title="MS-SSIM (RGB)",
+    higher_is_better=True,
+    min_side=176,
+    what="Wang et al. 2003: five scales, mean of the three channels",
+)
 def ms_ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """Multi-scale structural similarity -> N values in [0, 1]; Wang et al., Asilomar 2003, eq. 7.
 
@@ -63,6 +99,13 @@ def ms_ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     return _multi_scale(restored, truth, MS_WEIGHTS)
 
 
+@metric(
+    "ms_ssim3_rgb",
+    title="MS-SSIM, 3 scales (RGB)",
+    higher_is_better=True,
+    min_side=44,
+    what="first three of the five scales, their weights scaled to sum 1; not MS-SSIM",
+)
 def ms_ssim3_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """As `ms_ssim_rgb` with the first three scales, their weights scaled to sum 1; from 44 px up.
 

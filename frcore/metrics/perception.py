@@ -16,6 +16,7 @@ from torch import nn
 
 from frcore.helpers.vision import import_torchvision
 from frcore.images import check_images
+from frcore.metrics import metric
 
 _LPIPS_NETS = {"alex": "alexnet", "vgg": "vgg16"}  # lpips's word -> torchvision's
 
@@ -44,6 +45,22 @@ def load_lpips(net: str, path: str | Path, device: str | torch.device = "cpu") -
     return module.requires_grad_(False).eval().to(device)
 
 
+@metric(
+    "lpips_alex_v0.1",
+    title="LPIPS (Alex)",
+    higher_is_better=False,
+    assets=["alexnet"],
+    min_side=32,
+    what="LPIPS 0.1 of the lpips package, ImageNet AlexNet",
+)
+@metric(
+    "lpips_vgg_v0.1",
+    title="LPIPS (VGG)",
+    higher_is_better=False,
+    assets=["vgg16"],
+    min_side=16,
+    what="LPIPS 0.1 of the lpips package, ImageNet VGG16",
+)
 def lpips_distance(restored: torch.Tensor, truth: torch.Tensor, net: nn.Module) -> np.ndarray:
     """LPIPS (Zhang et al., CVPR 2018) -> N values; both N x 3 x H x W in [0, 1].
 
@@ -52,6 +69,22 @@ def lpips_distance(restored: torch.Tensor, truth: torch.Tensor, net: nn.Module) 
     return _values(lambda x, y: net(2 * x - 1, 2 * y - 1), restored, truth)
 
 
+@metric(
+    "stlpips_vgg",
+    title="ST-LPIPS (VGG)",
+    higher_is_better=False,
+    assets=["stlpips_vgg"],
+    min_side=18,
+    what="shift-tolerant LPIPS, vST0.0, VGG; not comparable with LPIPS",
+)
+@metric(
+    "stlpips_alex",
+    title="ST-LPIPS (Alex)",
+    higher_is_better=False,
+    assets=["stlpips_alex"],
+    min_side=21,
+    what="shift-tolerant LPIPS, vST0.0, AlexNet; not comparable with LPIPS",
+)
 def stlpips_distance(restored: torch.Tensor, truth: torch.Tensor, net: nn.Module) -> np.ndarray:
     """ST-LPIPS (frcore.helpers.stlpips) -> N values; both N x 3 x H x W in [0, 1].
 

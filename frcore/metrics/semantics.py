@@ -19,10 +19,21 @@ from scipy.spatial.distance import cdist
 
 from frcore.helpers.identity import Identity
 from frcore.images import check_images
+from frcore.metrics import metric, set_metric
+from frcore.metrics.sets import NoValue, Restored, SetScore, Truth, mean_interval
 
 BLOCK = 256  # rows of a matrix of distances that are in memory at a time
 
 
+@metric(
+    "id_dlib",
+    title="Identity (dlib)",
+    higher_is_better=True,
+    assets=["dlib_resnet"],
+    min_side=16,
+    square=True,
+    what="cosine of dlib ResNet descriptors, fixed chip window of the aligned frame",
+)
 def id_dlib(
     restored: torch.Tensor,
     truth: torch.Tensor,
@@ -40,6 +51,15 @@ def id_dlib(
     return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
 
 
+@metric(
+    "id_dlib_distance",
+    title="Identity distance (dlib)",
+    higher_is_better=False,
+    assets=["dlib_resnet"],
+    min_side=16,
+    square=True,
+    what="Euclidean distance of the same descriptors; dlib calls it one person below 0.6",
+)
 def id_dlib_distance(
     restored: torch.Tensor,
     truth: torch.Tensor,
@@ -192,3 +212,167 @@ def _places(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
 
 def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
     return (places[start : start + BLOCK] for start in range(0, len(places), BLOCK))
+
+
+# ---- the same of a measured set, as rows of a table ----
+
+
+@set_metric(
+    "iprecision_dlib_k1",
+    features="dlib_resnet",
+    title="iPrecision k=1 (dlib, pair)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of restored faces no farther from their own true face than its nearest "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    arguments={"k": 1, "person": False},
+)
+@set_metric(
+    "iprecision_dlib_k{k}",
+    features="dlib_resnet",
+    title="iPrecision k={k} (dlib, pair)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of restored faces no farther from their own true face than its "
+    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": [4, 10]},
+    arguments={"person": False},
+)
+@set_metric(
+    "iprecision_person_dlib_k1",
+    features="dlib_resnet",
+    title="iPrecision k=1 (dlib, person)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of restored faces no farther from a true face of their person than its nearest "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    arguments={"k": 1, "person": True},
+)
+@set_metric(
+    "iprecision_person_dlib_k{k}",
+    features="dlib_resnet",
+    title="iPrecision k={k} (dlib, person)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of restored faces no farther from a true face of their person than its "
+    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": [4, 10]},
+    arguments={"person": True},
+)
+def iprecision_of_set(restored: Restored, truth: Truth, k: int, person: bool, seed, n_draws):
+    """iPrecision of a measured set: a true face that was not restored is a miss.
+
+    person: identity is that of the person and not of the pair. The interval redraws faces and
+    leaves the radii alone. Raises NoValue where it cannot be had.
+    """
+    _check_identities(restored, truth, k, person, len(truth.ids))
+    own, labels = _own(restored, truth, person)
+    radius = _radii(truth, k)
+    found = np.zeros(len(truth.ids), dtype=bool)
+    found[own] = hits(restored.features, truth.features, radius, labels[own], labels)
+    return _share(found, labels, k, person, restored, radius, seed, n_draws)
+
+
+@set_metric(
+    "irecall_dlib_k1",
+    features="dlib_resnet",
+    title="iRecall k=1 (dlib, pair)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of true faces no farther from their own restored face than its nearest "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    arguments={"k": 1, "person": False},
+)
+@set_metric(
+    "irecall_dlib_k{k}",
+    features="dlib_resnet",
+    title="iRecall k={k} (dlib, pair)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of true faces no farther from their own restored face than its "
+    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": [4, 10]},
+    arguments={"person": False},
+)
+@set_metric(
+    "irecall_person_dlib_k1",
+    features="dlib_resnet",
+    title="iRecall k=1 (dlib, person)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of true faces no farther from a restored face of their person than its nearest "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    arguments={"k": 1, "person": True},
+)
+@set_metric(
+    "irecall_person_dlib_k{k}",
+    features="dlib_resnet",
+    title="iRecall k={k} (dlib, person)",
+    higher_is_better=True,
+    pairs=True,
+    what="share of true faces no farther from a restored face of their person than its "
+    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": [4, 10]},
+    arguments={"person": True},
+)
+def irecall_of_set(restored: Restored, truth: Truth, k: int, person: bool, seed, n_draws):
+    """iRecall of a measured set; as `iprecision_of_set` with the balls of the restored faces."""
+    _check_identities(restored, truth, k, person, len(restored.ids))
+    own, labels = _own(restored, truth, person)
+    radius = _radii(restored, k)
+    found = np.zeros(len(truth.ids), dtype=bool)
+    real = truth.features[own]
+    found[own] = hits(real, restored.features, radius, labels[own], labels[own])
+    return _share(found, labels, k, person, restored, radius, seed, n_draws)
+
+
+def _own(restored: Restored, truth: Truth, person: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the truth of each restored face, and the identities of all true faces."""
+    place = {name: row for row, name in enumerate(truth.ids)}
+    own = np.array([place[name] for name in restored.ids])
+    return own, np.array(truth.people) if person else np.arange(len(truth.ids))
+
+
+def _radii(of: Restored | Truth, k: int) -> np.ndarray:
+    """Distance of each vector to its k-th nearest other; kept, for they take the time."""
+    known = of.memo.get("radii")
+    if known is None or known.shape[1] < k:
+        known = of.memo["radii"] = neighbour_radii(of.features, k)
+    return known[:, k - 1]
+
+
+def _share(found, labels, k, person, restored, radius, seed, n_draws) -> SetScore:
+    note = _identity_note(labels, k, person, len(found) - len(restored.ids), radius)
+    low, high = mean_interval(found, seed, n_draws)
+    return SetScore(float(found.mean()), len(found), low, high, note)
+
+
+def _identity_note(labels, k: int, by_person: bool, n_missed: int, radius) -> str:
+    """What is to be read beside iPrecision or iRecall, its chance level first.
+
+    A face that is drawn like the others lies in k / N of the balls, so in at least one of its
+    person's m balls with a chance of at most m k / N.
+    """
+    sizes = np.unique(labels, return_counts=True)[1]
+    chance = min(1.0, k * np.square(sizes).sum() / sizes.sum() ** 2)
+    notes = [f"chance {chance:.3g}"]
+    if by_person:
+        notes = [f"chance at most {chance:.3g}", f"{len(sizes)} people"]
+    if n_missed:
+        notes.append(f"{n_missed} of {len(labels)} not restored, counted as missed")
+    if not radius.all():
+        notes.append(f"{(radius == 0).sum()} of {len(radius)} radii are 0")
+    return "; ".join(notes)
+
+
+def _check_identities(restored: Restored, truth: Truth, k: int, person: bool, balls: int) -> None:
+    """Raise NoValue where a metric of identities cannot be had. balls: how many faces have one."""
+    if balls <= k:
+        raise NoValue(f"{balls} images: k = {k} needs more than {k}")
+    foreign = len(set(restored.ids) - set(truth.ids))
+    if foreign:
+        raise NoValue(f"{foreign} of {len(restored.ids)} images are not among the truth")
+    if person and not truth.people:
+        raise NoValue("no person labels")
+    if person and len(set(truth.people)) == len(truth.people):
+        raise NoValue("every person has one face: see the metric by pair")

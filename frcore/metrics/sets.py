@@ -8,12 +8,57 @@ N images, D length of a feature vector.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from frcore.metrics import set_metric
 from frcore.seeds import numpy_generator
 
 LEVEL = 0.95  # of the confidence intervals
+FEW_IMAGES = 2048  # below, a Frechet distance is far too high: pytorch-fid's own advice
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a set metric gets of the restored images: features, an entry an image."""
+
+    ids: tuple[str, ...]
+    features: np.ndarray  # N x ...
+    memo: dict = field(default_factory=dict, compare=False)  # for what several metrics share
+
+    def take(self, rows: np.ndarray) -> "Restored":
+        """The images of these row numbers, with repetition."""
+        return Restored(tuple(self.ids[row] for row in rows), self.features[rows])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a set metric gets of the true images, or of the good faces that stand in for them."""
+
+    ids: tuple[str, ...] = ()
+    features: np.ndarray | None = None  # N x ...; None where there are statistics alone
+    statistics: tuple[np.ndarray, np.ndarray] | None = None  # mean D, covariance D x D
+    model: tuple[np.ndarray, ...] | None = None  # of training faces
+    people: tuple[str, ...] = ()  # of each id; empty where nobody is known
+    name: str = "truth"  # for notes
+    net: str = ""  # what made the features
+    memo: dict = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """A set metric's answer. n: images that it counts; low, high: 95 % interval."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class NoValue(Exception):
+    """A metric has no value here; the text says why."""
 
 
 def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +104,36 @@ def frechet_from_factors(
     spread = np.square(factor_1).sum() + np.square(factor_2).sum()
     shared = np.linalg.svd(factor_1 @ factor_2.T, compute_uv=False).sum()
     return float(max(np.square(mean_1 - mean_2).sum() + spread - 2 * shared, 0.0))
+
+
+@set_metric(
+    "fid_inception",
+    features="inception",
+    title="FID",
+    higher_is_better=False,
+    what="Frechet distance of pytorch-fid's Inception-v3 pool features (2048)",
+)
+@set_metric(
+    "fid_mobilenetv2",
+    features="mobilenet_v2",
+    title="Fréchet distance, MobileNetV2",
+    higher_is_better=False,
+    what="Frechet distance of ImageNet MobileNetV2 pooled features (1280); not FID",
+)
+def frechet_of_set(restored: Restored, truth: Truth, seed: int, n_draws: int) -> SetScore:
+    """Frechet distance of a measured set to its truth, or to published statistics."""
+    if truth.features is not None:
+        reference = factor(truth.features)
+    elif truth.statistics is not None:
+        reference = factor_from_statistics(*truth.statistics)
+    else:
+        raise NoValue(f"no truth features of {truth.net}")
+    value = frechet_from_factors(*factor(restored.features), *reference)
+    low, high = frechet_interval(restored.features, *reference, seed, n_draws)
+    note = f"{truth.name} n = {len(truth.ids)}" if truth.ids else f"{truth.name}: statistics file"
+    if len(restored.ids) < FEW_IMAGES:
+        note += f"; n < {FEW_IMAGES}: too high, compare only at equal n and equal {truth.name}"
+    return SetScore(value, len(restored.ids), low, high, note)
 
 
 def factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +189,23 @@ def frechet_interval(
 
     low, high = around(value, redraw(distance, len(features), seed, n_draws))
     return max(low, 0.0), high
+
+
+@set_metric(
+    "kid_mobilenetv2",
+    features="mobilenet_v2",
+    title="Kernel distance, MobileNetV2",
+    higher_is_better=False,
+    what="unbiased squared MMD, cubic kernel, same features as fid_mobilenetv2; not KID",
+)
+def kernel_of_set(restored: Restored, truth: Truth, seed: int, n_draws: int) -> SetScore:
+    """Kernel distance of a measured set to its truth. Raises NoValue without features of it."""
+    if truth.features is None:
+        known = f"truth has statistics of {truth.net} only, no features"
+        raise NoValue(known if truth.statistics else f"no truth features of {truth.net}")
+    value = kernel_distance(restored.features, truth.features)
+    low, high = kernel_interval(restored.features, truth.features, seed, n_draws)
+    return SetScore(value, len(restored.ids), low, high, f"{truth.name} n = {len(truth.ids)}")
 
 
 def kernel_distance(features_1: np.ndarray, features_2: np.ndarray) -> float:

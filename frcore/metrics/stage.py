@@ -1,8 +1,12 @@
 """The metrics stage: folders of restored and true faces -> tables of scores.
 
-Images are read in parts, so that memory does not grow with the size of a set.
+Images are read in parts, so that memory does not grow with the size of a set. What was measured is
+kept beside the tables by what it was made of (code, parts, settings, the bytes of the images): a
+new metric is measured alone.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +14,14 @@ import numpy as np
 import torch
 
 from frcore.config import Protocol
-from frcore.images import read_image, to_float
+from frcore.images import atomic_output, read_image, to_float
 from frcore.metrics import score
 from frcore.registry import METRICS
 from frcore.tables import write_table
 
 PART = 64  # images in memory at a time
 NIQE_FACES = 1000  # training faces that the refitted NIQE model is fitted on
+SET_COLUMNS = ("metric", "value", "n", "ci_low", "ci_high", "note")
 
 
 def write_truth(
@@ -29,27 +34,49 @@ def write_truth(
     crop_shift: float = 0.1,
     people: Mapping[str, str] | None = None,
     device: str | torch.device = "cpu",
+    kept: Path | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
     """Features of a dataset's truth as npz: test images, or training ones (protocol).
 
     test, train: (id, PNG). assets: {asset: file}; missing files leave their metrics empty later.
     crop_scale, crop_shift: of the alignment, for descriptors of identity. people: {id: person};
-    None leaves the metrics of persons empty. Raises KeyError for an id that it lacks.
+    None leaves the metrics of persons empty. kept: folder in which features are kept by what makes
+    them; digests: {features: digest of their code and parts}. Raises KeyError for an id that
+    `people` lacks.
     """
     names = _of_kind(protocol, "set")
-    nets = score.load_nets(assets, names, device)
     reference = test if protocol.reference == "truth" else train
-    features = score.truth_features(
-        _parts([path for _, path in reference], protocol),
-        [name for name, _ in reference],
-        names,
-        nets,
-        _parts([path for _, path in train[:NIQE_FACES]], protocol) if train else None,
-        crop_scale,
-        crop_shift,
-        [people[name] for name, _ in reference] if people else (),
-    )
-    features.save(out)
+    few = train[:NIQE_FACES]
+    settings = [protocol.size, protocol.crop, crop_scale, crop_shift]
+    content = _content([reference, few]) if kept and digests else ""
+    features: dict[str, np.ndarray] = {}
+    models: dict[str, tuple] = {}
+    for feature in score.features_of(names):
+        key = _key(digests.get(feature), content, settings) if kept and digests else ""
+        found = _read_features(kept, feature, key) if key else None
+        if found is None:
+            own = [name for name in names if METRICS[name].features == feature]
+            found = score.truth_features(
+                _parts([path for _, path in reference], protocol),
+                [name for name, _ in reference],
+                own,
+                score.load_nets(assets, own, device),
+                _parts([path for _, path in few], protocol) if few else None,
+                crop_scale,
+                crop_shift,
+            )
+            if key:
+                _keep_features(kept, feature, key, found)
+        features |= found.features
+        models |= found.models
+    score.TruthFeatures(
+        tuple(name for name, _ in reference),
+        features,
+        score.statistics_of(features),
+        models,
+        tuple(people[name] for name, _ in reference) if people else (),
+    ).save(out)
 
 
 def write_scores(
@@ -66,48 +93,150 @@ def write_scores(
     out_sets: Path,
     device: str | torch.device = "cpu",
     reference: str = "",
+    kept: Path | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
     """Scores of one restored set: `out_images` (a row an image and metric), `out_sets`.
 
     status: rows id, status, reason of the restore stage; a face that failed has rows without a
     value and its reason. truth: {id: PNG}; raises KeyError for an id without truth; None where
     nobody knows the true faces. features: of `write_truth`; without a truth those of the dataset
-    `reference`, or None.
+    `reference`, or None. kept: folder in which rows are kept by what makes them; digests: {metric:
+    digest of its code and parts}. A metric whose rows are there is not computed.
     """
     image_metrics, set_metrics = _of_kind(protocol, "image"), _of_kind(protocol, "set")
-    nets = score.load_nets(assets, protocol.metrics, device)
     done = [row["id"] for row in status if row["status"] == "restored"]
+    known = None if features is None else score.TruthFeatures.load(features)
+    keys = {}
+    if kept and digests:
+        settings = [protocol.size, protocol.crop, crop_scale, crop_shift, protocol.bootstrap, seed]
+        made = _content([[(name, restored / f"{name}.png") for name in done]])
+        made += json.dumps([[row[c] for c in ("id", "status", "reason")] for row in status])
+        true = _content([[(name, truth[name]) for name in done]]) if truth is not None else ""
+        for metric in protocol.metrics:
+            row = METRICS[metric]
+            if row.kind == "set":
+                other = [_content_of(known, row.features), reference]
+            else:
+                other = [true if row.needs_truth else ""]
+            keys[metric] = _key(digests.get(metric), made, settings, *other)
+    had = {metric: rows for metric, key in keys.items() if (rows := _read_rows(kept, metric, key))}
+    images_todo = [metric for metric in image_metrics if metric not in had]
+    sets_todo = [metric for metric in set_metrics if metric not in had]
+
+    nets = score.load_nets(assets, [*images_todo, *sets_todo], device)
     rows, found = [], {}
-    for start in range(0, len(done), PART):
+    for start in range(0, len(done) if images_todo or sets_todo else 0, PART):
         ids = done[start : start + PART]
         images = _read([restored / f"{name}.png" for name in ids], protocol)
         true = None if truth is None else _read([truth[name] for name in ids], protocol)
-        rows += score.score_images(images, true, ids, image_metrics, nets, crop_scale, crop_shift)
-        features_of = score.set_features(images, set_metrics, nets, crop_scale, crop_shift)
+        rows += score.score_images(images, true, ids, images_todo, nets, crop_scale, crop_shift)
+        features_of = score.set_features(images, sets_todo, nets, crop_scale, crop_shift)
         for key, values in features_of.items():
             found.setdefault(key, []).append(values)
     for row in status:
         if row["status"] != "restored":
             note = f"not restored: {row['reason']}"
             rows += [
-                {"id": row["id"], "metric": m, "value": None, "note": note} for m in image_metrics
+                {"id": row["id"], "metric": m, "value": None, "note": note} for m in images_todo
             ]
-    rows.sort(key=lambda row: (image_metrics.index(row["metric"]), row["id"]))
-    write_table(out_images, ("id", "metric", "value", "note"), rows)
     sets = score.score_set(
         done,
         {key: np.concatenate(parts) for key, parts in found.items()},
-        None if features is None else score.TruthFeatures.load(features),
-        set_metrics,
+        known,
+        sets_todo,
         seed,
         min(protocol.bootstrap, 100),
         reference,
     )
-    write_table(out_sets, ("metric", "value", "n", "ci_low", "ci_high", "note"), sets)
+    measured = {metric: [] for metric in (*images_todo, *sets_todo)}
+    for row in (*rows, *sets):
+        measured[row["metric"]].append(row)
+    for metric, key in keys.items():
+        if metric in measured:
+            _keep_rows(kept, metric, key, measured[metric])
+    measured |= had
+    images = [row for metric in image_metrics for row in _by_id(measured[metric])]
+    write_table(out_images, ("id", "metric", "value", "note"), images)
+    write_table(out_sets, SET_COLUMNS, [row for metric in set_metrics for row in measured[metric]])
+
+
+def _by_id(rows: Sequence[Mapping]) -> list[Mapping]:
+    return sorted(rows, key=lambda row: row["id"])
 
 
 def _of_kind(protocol: Protocol, kind: str) -> list[str]:
     return [name for name in protocol.metrics if METRICS[name].kind == kind]
+
+
+# ---- what was measured before
+
+
+def _key(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(groups: Iterable[Sequence[tuple[str, Path]]]) -> str:
+    """SHA-256 of names and bytes of some files."""
+    digest = hashlib.sha256()
+    for group in groups:
+        for name, path in group:
+            digest.update(f"{name}\0".encode())
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _content_of(truth: score.TruthFeatures | None, feature: str) -> str:
+    """SHA-256 of what a set metric reads of the truth."""
+    if truth is None:
+        return ""
+    digest = hashlib.sha256(json.dumps([truth.ids, truth.people]).encode())
+    for part in (truth.features, truth.statistics, truth.models):
+        arrays = part.get(feature, ())
+        for array in [arrays] if isinstance(arrays, np.ndarray) else arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _read_rows(kept: Path, metric: str, key: str) -> list[dict] | None:
+    """Rows of a metric that were made of the same; None where there are none, or no sound ones."""
+    try:
+        stored = json.loads((kept / f"{metric}.json").read_text(encoding="utf-8"))
+        rows = stored["rows"] if stored["key"] == key else None
+        sound = rows and all(row["metric"] == metric for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rows if sound and stored["sum"] == _key(rows) else None
+
+
+def _keep_rows(kept: Path, metric: str, key: str, rows: list[dict]) -> None:
+    kept.mkdir(parents=True, exist_ok=True)
+    with atomic_output(kept / f"{metric}.json") as part:
+        text = json.dumps({"key": key, "sum": _key(rows), "rows": rows})
+        part.write_text(text, encoding="utf-8")
+
+
+def _read_features(kept: Path, feature: str, key: str) -> score.TruthFeatures | None:
+    try:
+        found = score.TruthFeatures.load(kept / f"{feature}.npz")
+        stored = json.loads((kept / f"{feature}.json").read_text(encoding="utf-8"))
+    except Exception:  # damaged files fail in many ways: then they are made again
+        return None
+    sound = stored.get("key") == key and stored.get("sum") == _content_of(found, feature)
+    return found if sound else None
+
+
+def _keep_features(kept: Path, feature: str, key: str, found: score.TruthFeatures) -> None:
+    kept.mkdir(parents=True, exist_ok=True)
+    found.save(kept / f"{feature}.npz")
+    with atomic_output(kept / f"{feature}.json") as part:
+        text = json.dumps({"key": key, "sum": _content_of(found, feature)})
+        part.write_text(text, encoding="utf-8")
+
+
+# ---- reading
 
 
 def _parts(paths: Sequence[Path], protocol: Protocol) -> Iterable[torch.Tensor]:

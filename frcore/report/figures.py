@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from frcore.registry import METRICS, nearest
-from frcore.report.table import own_note, read_long_table, row_titles
+from frcore.report.table import read_long_table, row_titles
 
 # Okabe and Ito's colours without yellow and black: told apart with every kind of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -33,7 +33,7 @@ def plot_scores(
     if ours.empty:
         raise ValueError(f"no measured {metric} {nearest(metric, set(scores['metric']))}")
     if ours["value"].isna().all():
-        reasons = "; ".join(dict.fromkeys(own_note(note) for note in ours["note"]))
+        reasons = "; ".join(dict.fromkeys(note for note in ours["note"]))
         figure = _figure(6.5, 0.5)
         figure.text(
             0.01, 0.5, f"{METRICS[metric].title}: no value ({reasons})", va="center", size=9

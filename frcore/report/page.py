@@ -13,12 +13,11 @@ import pandas as pd
 
 from frcore import __version__
 from frcore.config import Config, Protocol
+from frcore.metrics.intervals import NO_VALUE
 from frcore.registry import METHODS, METRICS, nearest
 from frcore.report.table import (
-    NO_VALUE,
     Tables,
     build_tables,
-    own_note,
     read_long_table,
     row_titles,
     split_columns,
@@ -390,7 +389,7 @@ def _models_html(config: Config, titles: Mapping[str, str], cards: Mapping) -> s
 def _failures_html(ours: pd.DataFrame, titles: Mapping[str, str], rejected: Mapping) -> str:
     places: dict[tuple[str, str], list] = {}
     for row in ours.itertuples(index=False):
-        reason = own_note(row.note)
+        reason = row.note
         if math.isnan(row.value) or NO_VALUE in reason:
             place = (titles[row.model], row.dataset, row.degradation)
             places.setdefault((METRICS[row.metric].title, reason), []).append(place)

@@ -1,7 +1,7 @@
 """The long table of scores, and tables for print drawn from it. No torch here.
 
 scores.csv holds one number a row (`COLUMNS`); everything else in this package is drawn from it.
-In `note`, what concerns the number stands before ` | ` and what concerns the model after it.
+`note` is about the number, `model_note` about the model.
 """
 
 import csv
@@ -16,18 +16,16 @@ import numpy as np
 import pandas as pd
 
 from frcore.config import ROOT, Protocol
+from frcore.metrics.intervals import NOT_THERE, mean_of_images, resample_counts
 from frcore.registry import METHODS, METRICS, nearest
-from frcore.seeds import numpy_generator
 
 COLUMNS = [
     "model", "method", "dataset", "degradation", "protocol", "metric", "value", "n", "ci_low",
-    "ci_high", "seed", "source", "note",
+    "ci_high", "seed", "source", "note", "model_note",
 ]  # fmt: skip
 SOURCES = ("measured", "official_weights", "published")
 PUBLISHED = ROOT / "protocols" / "published.csv"
 AS_PRINTED = "as printed"
-MODEL_NOTE = " | "
-NO_VALUE = "without a value"
 PUBLISHED_CAPTION = (
     "† Published numbers, as printed, under each paper's own protocol and data: not comparable "
     "with measured rows and not ranked."
@@ -53,6 +51,7 @@ def join_scores(
     seed: int = 0,
     published: Sequence[str] = (),
     published_csv: str | Path = PUBLISHED,
+    cell_notes: Mapping[tuple[str, str, str], str] | None = None,
 ) -> None:
     """Write the long table `out` from per-image and per-set scores.
 
@@ -61,6 +60,7 @@ def join_scores(
     (metric, value, n, ci_low, ci_high, note) lie beside them as `{degradation}.sets.csv`.
     models: name -> `method`, `seed` and optionally `source` and `note`.
     published: papers or tables of `published_csv`, such as "LCQS" or "LCQS T1".
+    cell_notes: {(model, dataset, degradation): more about the model on these faces}.
 
     Image metrics are averaged over the images that have a value; their 95 % bootstrap intervals
     use the same draws of images for every model, so that differences between models are paired.
@@ -85,8 +85,7 @@ def join_scores(
             source = about.get("source", "measured")
             if source not in SOURCES[:2]:
                 raise ValueError(f"model {model}: source {source!r} is none of {SOURCES[:2]}")
-            if about.get("note"):
-                found["note"] += f"{MODEL_NOTE}{about['note']}"
+            more = (cell_notes or {}).get((model, dataset, degradation))
             rows.append(
                 {
                     "model": model,
@@ -97,6 +96,7 @@ def join_scores(
                     "metric": metric,
                     "seed": about.get("seed", ""),
                     "source": source,
+                    "model_note": "; ".join(filter(None, [about.get("note"), more])),
                     **found,
                 }
             )
@@ -132,17 +132,17 @@ def _group_scores(
         order = sorted({name for frame in frames.values() for name in frame["id"]})
         for metric in of_kind["image"]:
             parts = (seed, dataset, degradation, metric)
-            counts = _resample_counts(len(order), protocol.bootstrap, *parts)
+            counts = resample_counts(len(order), protocol.bootstrap, *parts)
             for model, frame in frames.items():
-                chosen = frame[frame["metric"] == metric]
-                found[model, metric] = _mean_score(chosen, order, counts)
+                chosen = frame[frame["metric"] == metric].to_dict("records")
+                found[model, metric] = mean_of_images(chosen, order, counts)
     for model, (_, sets) in paths.items():
         if not of_kind["set"]:
             break
         frame = _read_scores(sets, of_kind["set"], ["metric"]).set_index("metric")
         for metric in of_kind["set"]:
             if metric not in frame.index:
-                found[model, metric] = {"value": "", "n": 0, "note": "not in the score file"}
+                found[model, metric] = {"value": "", "n": 0, "note": NOT_THERE}
                 continue
             row = frame.loc[metric].to_dict()
             row["n"] = "" if _missing(row["n"]) else int(row["n"])
@@ -152,71 +152,6 @@ def _group_scores(
                 name: row[name] for name in ("value", "n", "ci_low", "ci_high", "note")
             }
     return found
-
-
-def bootstrap_interval(values: np.ndarray, counts: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of the mean of `values` [N], NaN where missing, under draws `counts` [B, N].
-
-    Missing images weigh nothing in a draw. None when fewer than two values or no draws.
-    """
-    usable = np.isfinite(values)
-    if usable.sum() < 2 or not len(counts):
-        return None
-    weights = counts @ usable.astype(np.float64)
-    # deviations from the mean keep a constant exact
-    centre = float(values[usable].mean())
-    sums = counts @ np.where(usable, values - centre, 0.0)
-    means = centre + sums[weights > 0] / weights[weights > 0]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _resample_counts(n: int, samples: int, *seed: str | int) -> np.ndarray:
-    """How often each of n images is in each of `samples` draws with replacement: [samples, n]."""
-    if not n or not samples:
-        return np.zeros((0, n))
-    drawn = numpy_generator(*seed).integers(n, size=(samples, n))
-    flat = (drawn + np.arange(samples)[:, None] * n).ravel()
-    return np.bincount(flat, minlength=samples * n).reshape(samples, n).astype(np.float64)
-
-
-def _mean_score(frame: pd.DataFrame, order: list[str], counts: np.ndarray) -> dict:
-    """value, n, ci_low, ci_high and note of one image metric from its rows."""
-    if frame.empty:
-        return {"value": "", "n": 0, "note": "not in the score file"}
-    by_id = frame.set_index("id")["value"].astype(float)
-    values = by_id.reindex(order).to_numpy()
-    infinite, failed = np.isinf(values), np.isnan(values)
-    notes = []
-    if failed.any():
-        given = Counter(
-            note or "no reason given" for note in frame.loc[frame["value"].isna(), "note"]
-        )
-        if len(order) > len(frame):
-            given["not in the score file"] = len(order) - len(frame)
-        common = sorted(given.items(), key=lambda item: (-item[1], item[0]))
-        if failed.all() and len(common) == 1:
-            return {"value": "", "n": 0, "note": common[0][0]}
-        reasons = "; ".join(f"{text} ({count})" for text, count in common[:3])
-        reasons += "; other reasons" * (len(common) > 3)
-        notes.append(f"{failed.sum()} of {len(order)} images {NO_VALUE}: {reasons}")
-    if failed.all():
-        return {"value": "", "n": 0, "note": notes[0]}
-    if infinite.any() and infinite.sum() + failed.sum() == len(values):
-        notes.append("infinite: every image equals its truth")
-        return {"value": math.inf, "n": int(infinite.sum()), "note": "; ".join(notes)}
-    if infinite.any():
-        notes.append(f"{infinite.sum()} images with an infinite value left out of the mean")
-    usable = values[np.isfinite(values)]
-    interval = bootstrap_interval(np.where(infinite, np.nan, values), counts)
-    low, high = interval or ("", "")
-    return {
-        "value": float(usable.mean()),
-        "n": len(usable),
-        "ci_low": low,
-        "ci_high": high,
-        "note": "; ".join(notes),
-    }
 
 
 def _score_cell(item: str | Path | Mapping) -> tuple[str, str, str, Path, Path]:
@@ -367,7 +302,7 @@ def build_tables(scores: pd.DataFrame, titles: Mapping[str, str] | None) -> Tabl
     for metric in metrics:
         part = ours[ours["metric"] == metric]
         if part["value"].isna().all():
-            reasons = dict.fromkeys(own_note(note) or "no reason given" for note in part["note"])
+            reasons = dict.fromkeys(note or "no reason given" for note in part["note"])
             built.absent.append(f"{METRICS[metric].title}: {'; '.join(reasons)}")
     metrics = [name for name in metrics if not ours[ours["metric"] == name]["value"].isna().all()]
     for (protocol, dataset, degradation), group in ours.groupby(
@@ -381,11 +316,6 @@ def build_tables(scores: pd.DataFrame, titles: Mapping[str, str] | None) -> Tabl
         built.tables.append(_published_table(built, str(name), group))
     built.captions = [_caption(ours), "" if published.empty else PUBLISHED_CAPTION]
     return built
-
-
-def own_note(note: str) -> str:
-    """The part of a row's note that concerns its number."""
-    return note.partition(MODEL_NOTE)[0]
 
 
 def row_titles(ours: pd.DataFrame, titles: Mapping[str, str] | None) -> dict[str, str]:
@@ -414,7 +344,7 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
     columns, cells = [], {}
     for metric in metrics:
         part = group[group["metric"] == metric].set_index("model")
-        own = part["note"].map(own_note)
+        own = part["note"]
         most = part["n"].max()
         short = part["n"] < most
         # a remark that the whole column, or all its numbers, share belongs to the column
@@ -442,7 +372,7 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> _Table:
             (METRICS[metric].title, _arrow(METRICS[metric].higher_is_better), built.note(shared))
         )
     tags = dict(zip(group["model"], group["source"]))
-    about = {m: note.partition(MODEL_NOTE)[2] for m, note in zip(group["model"], group["note"])}
+    about = dict(zip(group["model"], group["model_note"]))
     rows = [
         _Row(
             title,

@@ -1,22 +1,13 @@
-"""The long table, tables for print, figures and the page."""
+"""The long table, tables for print, plots and the page. No torch here."""
 
+import csv
 import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
 from frcore.cards import card_of
-from frcore.faces.build import face_files, read_table
-from frcore.images import linked_folder
-from frcore.jobs import (
-    Comparison,
-    JoinScores,
-    Panel,
-    PanelOfStrengths,
-    PlotScores,
-    PlotTraining,
-    ReportPage,
-)
+from frcore.jobs import Comparison, JoinScores, PlotScores, PlotTraining, ReportPage
 from frcore.registry import METHODS
 from frcore.report import figures
 from frcore.report.page import html_report
@@ -68,7 +59,8 @@ def restoring_notes(tables: Iterable[Path]) -> dict[tuple[str, str, str], str]:
     """{(model, dataset, degradation): what its table of restored faces says about the work}."""
     found = {}
     for table in tables:
-        rows = [row for row in read_table(table) if row["status"] == "restored"]
+        with open(table, newline="", encoding="utf-8") as opened:
+            rows = [row for row in csv.DictReader(opened) if row["status"] == "restored"]
         notes = list(dict.fromkeys(row["note"] for row in rows if row.get("note")))
         for column, unit in (("iterations", "iterations"), ("seconds", "s")):
             values = [float(row[column]) for row in rows if row.get(column)]
@@ -95,44 +87,6 @@ def plot_training(job: PlotTraining) -> None:
     """Losses of every model that was trained in this run."""
     histories = {job.titles[path.parent.name]: path for path in _list(job.input.histories)}
     figures.plot_training(histories, job.output.picture)
-
-
-def panel(job: Panel) -> None:
-    """Degraded, restored and true faces of fixed ids."""
-    ids = spaced(job.input.drawn, job.n)
-    true = true_files(job.input.truth)
-    with linked_folder(true) as truth:
-        models = [(job.titles[p.parts[-3]], p) for p in _list(job.input.restored)]
-        last = [("Truth", truth)] if true else []
-        columns = [("Degraded", job.input.degraded), *models, *last]
-        figures.panel(ids, columns, job.output.picture)
-
-
-def panel_of_strengths(job: PanelOfStrengths) -> None:
-    """Faces under several degradations, restored by several models."""
-    shown, results = job.figure, Path(job.results)
-
-    def folders(root: Path) -> dict[str, Path]:
-        return {name: root / shown.dataset / name for name in shown.degradations}
-
-    ids = spaced(_list(job.input.drawn)[0], shown.faces)
-    true = true_files(job.input.truth)
-    with linked_folder(true) as truth:
-        models = [(job.titles[m], folders(results / "restored" / m)) for m in shown.models]
-        last = [("Truth", truth)] if true else []
-        columns = [("Degraded", folders(results / "degraded")), *models, *last]
-        figures.panel_of_strengths(ids, shown.degradations, columns, job.output.picture)
-
-
-def spaced(table: Path, n: int) -> list[str]:
-    """n ids of a table of degraded faces, evenly spaced: neighbours are often one person."""
-    rows = read_table(table)
-    return [row["id"] for row in rows[:: max(1, len(rows) // n)][:n]]
-
-
-def true_files(truth: list[Path]) -> dict[str, Path]:
-    """{id: PNG} of the test faces. truth: table and folders, empty where nobody knows them."""
-    return dict(face_files(truth[0], truth[0].with_suffix(""), "test")) if truth else {}
 
 
 def _list(files: Path | list[Path]) -> list[Path]:

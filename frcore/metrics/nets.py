@@ -1,0 +1,57 @@
+"""The pretrained parts that metrics measure with: a loader an asset, of its name.
+
+Each takes (path, device). An asset without one here gives its path: a metric of your own may read
+it as it likes.
+"""
+
+from pathlib import Path
+
+from frcore.helpers import features as feature_nets
+from frcore.helpers import identity, stlpips
+from frcore.metrics import noreference, perception
+
+
+def dlib_resnet(path, device):
+    """dlib's face recognition; what it saw last is not computed again."""
+    return identity.Remembering(identity.load(path, device))
+
+
+def stlpips_vgg(path, device):
+    """ST-LPIPS on VGG."""
+    return stlpips.load("vgg", path, device)
+
+
+def stlpips_alex(path, device):
+    """ST-LPIPS on AlexNet."""
+    return stlpips.load("alex", path, device)
+
+
+def alexnet(path, device):
+    """LPIPS on AlexNet."""
+    return perception.load_lpips("alex", path, device)
+
+
+def vgg16(path, device):
+    """LPIPS on VGG16."""
+    return perception.load_lpips("vgg", path, device)
+
+
+def mobilenet_v2(path, device):
+    """Features of MobileNetV2."""
+    return feature_nets.load("mobilenet_v2", path, device)
+
+
+def inception(path, device):
+    """Features of FID's Inception."""
+    return feature_nets.load("inception", path, device)
+
+
+def niqe(path, device):
+    """NIQE's model."""
+    return noreference.load_niqe(path)
+
+
+def load(asset: str, path: str | Path, device):
+    """The part made of asset `asset`."""
+    loader = globals().get(asset)
+    return Path(path) if loader is None else loader(path, device)
