@@ -7,14 +7,48 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn import functional as F
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One step of `optimizer` on a scalar loss; gradients of before are dropped first."""
+    """One step of `optimizer` on a scalar loss; gradients of before are dropped first.
+
+    Nothing happens where nothing learns: a stage of training may let a whole network rest.
+    """
     optimizer.zero_grad(set_to_none=True)
+    if not loss.requires_grad:
+        return
     loss.backward()
     optimizer.step()
+
+
+class Supervised:
+    """Trains a net that takes the degraded face and gives the true one, by one loss."""
+
+    def __init__(self, model: nn.Module, settings, guide: Mapping, loss: Callable, name: str):
+        self.settings, self.loss, self.name = settings, loss, name
+        self.networks = {"model": model}
+        rate = getattr(settings, "learning_rate", 1e-4)
+        betas = getattr(settings, "betas", (0.9, 0.999))
+        self.optimizers = {"model": torch.optim.Adam(model.parameters(), lr=rate, betas=betas)}
+
+    def step(self, batch: Mapping) -> dict[str, torch.Tensor]:
+        """One update. `batch`: truth and degraded N x 3 x H x W in [0, 1]: the net sees them so."""
+        found = self.networks["model"](batch["degraded"])
+        loss = self.loss(found.float(), batch["truth"])
+        descend(self.optimizers["model"], loss)
+        return {self.name: loss}
+
+
+def supervised(loss: Callable, name: str | None = None) -> Callable:
+    """`make_trainer = supervised(F.mse_loss)`: the trainer of a plain feed-forward net.
+
+    loss(restored, truth) -> scalar, both N x 3 x H x W in [0, 1]; its name stands in the history.
+    Adam with `learning_rate` and `betas` of the settings, where they have them.
+    """
+    name = name or getattr(loss, "__name__", "loss")
+    return lambda model, settings, guide: Supervised(model, settings, guide, loss, name)
 
 
 def perceptual_of(guide: Mapping, weight: float):

@@ -307,9 +307,8 @@ def test_a_net_with_its_own_sides_is_fed_and_brought_back(faces, tmp_path):
     finally:
         module.Upscaler.forward = forward
     assert set(seen) == {16} and restored.shape[-1] == 96  # in training too
-    given, true = degraded(faces), images_of(faces)
-    better = restore_faces(restorer, given, [sample.id for sample in faces])
-    assert psnr(better, true) > psnr(given, true)
+    losses = [float(row["l1_loss"]) for row in rows_of(tmp_path / "history.csv")]
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
 
 
 def test_the_row_says_that_faces_were_resized(faces, tmp_path):
