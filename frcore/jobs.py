@@ -514,6 +514,8 @@ class ReportPage(Job):
         hardware = {"restore": True, "train": _RESOURCES}
         left_out = {"models": {"__all__": hardware}, "methods": True, "metrics": True}
         config = self.config.facts(exclude=left_out)
+        shown = self.config.first_shown()  # other recipes are named and not described
+        config["degradations"] = {k: v for k, v in config["degradations"].items() if k in shown}
         return {"config": config, "protocol": self.protocol.facts(), "rows": self.rows}
 
 

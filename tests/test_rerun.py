@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -147,7 +148,8 @@ def test_changed_code_of_one_metric_scores_again(toy, snakemake, changed):
 
 
 def test_changed_code_of_a_step_degrades_again(toy, snakemake, changed):
-    changed("frcore/recipes.py", "class Noise(_Step):", "class Noise(_Step):\n    unused = 1\n")
+    more = "    def more(self):\n        return 1\n\n"
+    changed("frcore/recipes.py", "class Noise(_Step):", f"class Noise(_Step):\n{more}")
     found = planned(snakemake, toy)  # trained on psfr_64, measured on x4_64, which has no noise
     assert found["train_model"] == 2 and "degrade_faces" not in found and "align_faces" not in found
 
@@ -381,6 +383,6 @@ def test_a_long_job_goes_through_a_file(tmp_path):
     short = jobs.PlotTraining(titles={"a": "b"})
     assert json.loads(short.argument(tmp_path)) == {"titles": {"a": "b"}}
     script = ROOT / "workflow_scripts" / "plot_training.py"
-    call = subprocess.run(["python", script], capture_output=True, text=True)
+    call = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert call.returncode == 1 and "usage: plot_training.py JOB" in call.stderr
     assert not re.search("Traceback", call.stderr)

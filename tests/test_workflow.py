@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -126,7 +128,8 @@ def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path)
 def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     entry = config["models"]["psfrgan_64"]
-    config["models"] |= {f"seed_{i}": {**entry, "seed": i} for i in range(24)}
+    seeds = {f"seed_{i}": {**entry, "seed": i, "init": "scratch"} for i in range(24)}
+    config["models"] |= seeds
     config["datasets"]["more"] = {**config["datasets"]["orl"], "shards": 3}
     small = [name for name in config["degradations"] if name.endswith("_64")][:6]
     config["run"] |= {
@@ -171,31 +174,33 @@ def test_faces_of_low_quality_are_planned_without_truth(snakemake, bare, tmp_pat
     assert jobs["degrade_faces"] == jobs["score_faces"] == jobs["panel"] == 3 + 1
     assert jobs["contact_sheet"] == 4
     assert jobs["truth_features"] == 2  # orl's own, and digiface's for orl_small
-    words = {
-        script: [
-            line
-            for line in process.stdout.splitlines()
-            if f"/{script}.py" in line and "orl_small/small_64" in line
-        ]
-        for script in ("score_faces", "make_panel")
-    }
-    [scores], [picture] = words.values()
-    assert "--features 'results/truth/digiface.npz' --reference digiface" in scores
-    assert "--table" not in scores and "--faces" not in scores and "--table" not in picture
+    [scores] = [job for job in jobs_of(process, "score_faces") if job["dataset"] == "orl_small"]
+    assert scores["input"]["features"] == ["results/truth/digiface.npz"]
+    assert (scores["reference"], scores["input"]["truth"]) == ("digiface", [])
+    [picture] = [
+        job for job in jobs_of(process, "panel") if "orl_small" in job["output"]["picture"]
+    ]
+    assert picture["input"]["truth"] == []
+
+
+def jobs_of(process, rule) -> list[dict]:
+    """What a dry run with -p says that the jobs of a rule would be given."""
+    lines = [line for line in process.stdout.splitlines() if f"/{rule}.py" in line]
+    words = [shlex.split(line) for line in lines]
+    return [json.loads(w[1 + [f"/{rule}.py" in x for x in w].index(True)]) for w in words]
 
 
 def test_a_learned_degradation_is_trained_first(snakemake, bare, tmp_path):
     over = write_yaml(tmp_path / "over.yaml", run={"models": ["bicubic", "dl_st_64"]})
     process = snakemake(bare, "--cores", 2, "-n", "-p", "--configfile", over)
     assert counts(process)["train_model"] == 3  # prior, degradation, restorer
-    lines = [line for line in process.stdout.splitlines() if "train_model.py" in line]
-    [restorer] = [line for line in lines if "--name dl_st_64 " in line]
-    assert "--degrader dl_64='results/models/dl_64/weights.safetensors'" in restorer
-    assert "--helper prior='results/models/stylegan2-64/weights.safetensors'" in restorer
-    restoring = [line for line in process.stdout.splitlines() if "restore_faces.py" in line]
-    restoring = [line for line in restoring if "--name dl_st_64 " in line]
+    [restorer] = [j for j in jobs_of(process, "train_model") if j["name"] == "dl_st_64"]
+    assert restorer["degraders"] == {"dl_64": "results/models/dl_64/weights.safetensors"}
+    assert restorer["helpers"] == {"prior": "results/models/stylegan2-64/weights.safetensors"}
+    restoring = [j for j in jobs_of(process, "restore_faces") if j["name"] == "dl_st_64"]
     assert restoring
-    assert not [line for line in restoring if "stylegan2-64" in line.split("--weights", 1)[1]]
+    own = {"dl_st_64": "results/models/dl_st_64/weights.safetensors"}
+    assert all(job["weights"] == own for job in restoring)
 
 
 def test_slurm_profile_needs_no_slurm_to_plan(snakemake, bare, tmp_path):
@@ -288,7 +293,10 @@ def read_scores(folder):
         return list(csv.DictReader(opened))
 
 
-COLUMNS = "model method dataset degradation protocol metric value n ci_low ci_high seed source note"
+COLUMNS = (
+    "model method dataset degradation protocol metric value n ci_low ci_high seed source note "
+    "model_note"
+)
 
 
 def test_long_table_has_every_cell(toy):
@@ -404,9 +412,11 @@ def test_comment_reruns_nothing_and_code_what_runs_it(toy, snakemake):
         module.write_text(before.replace("\ndef ", "\n# a thought\ndef ", 1) + "\n# the end\n")
         assert module.read_text() != before
         assert dry(snakemake, toy) == set()
-        module.write_text(before + "\nCHANGED = 1\n")
+        module.write_text(before + "\nNOBODY_READS = 1\n")
+        assert dry(snakemake, toy) == set()
+        module.write_text(before.replace("C1, C2 = (0.01", "C1, C2 = (0.011"))
         jobs = dry(snakemake, toy)
-        assert {"score_faces", "truth_features", "join_scores"} <= jobs
+        assert {"score_faces", "join_scores"} <= jobs
         assert not jobs & {"align_faces", "train_model", "restore_faces", "degrade_faces"}
     finally:
         module.write_text(before)
@@ -457,7 +467,7 @@ def kill_at(folder, stage, whole):
 
     def reached():
         assert run.poll() is None, (folder / "killed.log").read_text()[-3000:]
-        saved = (folder / "results/models/toy_psfrgan/state/state.pt").exists()
+        saved = list(folder.glob("results/models/toy_psfrgan/state/*/state.pt"))
         return (stage != "train_model" or saved) and jobs_in(folder, stage)
 
     jobs = wait_for(reached)
@@ -494,7 +504,7 @@ def test_killed_runs_end_like_the_uninterrupted_one(toy, clone, snakemake, tmp_p
             assert "Directory cannot be locked" in locked.stdout + locked.stderr
         if not whole:  # in the middle of a training that goes on
             assert any(process.is_running() for process in jobs)
-            state = folder / "results/models/toy_psfrgan/state"
+            [state] = (folder / "results/models/toy_psfrgan/state").iterdir()
             rows = (state / "history.csv").read_text().count("\n") - 1
             assert 2 <= rows < 12
         cleared = after_kill(folder)
