@@ -3,7 +3,7 @@
 N batch, C channels, H W image, L rows of W+, D length of w.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -65,12 +65,12 @@ def logistic_d(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
     Goodfellow et al., "Generative Adversarial Nets", NIPS 2014, Eq. 1, written with softplus.
     """
-    return F.softplus(-_full(real)).mean() + F.softplus(_full(fake)).mean()
+    return F.softplus(-full(real)).mean() + F.softplus(full(fake)).mean()
 
 
 def logistic_g(fake: torch.Tensor) -> torch.Tensor:
     """Generator's non-saturating loss on logits: -log sigmoid(D(G)) (the same paper, section 3)."""
-    return F.softplus(-_full(fake)).mean()
+    return F.softplus(-full(fake)).mean()
 
 
 def r1_penalty(real: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -81,28 +81,21 @@ def r1_penalty(real: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     can be differentiated once more.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-    return _full(gradient).square().sum((1, 2, 3)).mean()
+    return full(gradient).square().sum((1, 2, 3)).mean()
 
 
-def lazy_r1(
-    optimizer: torch.optim.Optimizer,
-    d: Callable[[torch.Tensor], torch.Tensor],
-    real: torch.Tensor,
-    gamma: float,
-    every: int,
-    step: int,
-) -> dict[str, torch.Tensor]:
-    """In each `every`-th step, one of `optimizer` on gamma / 2 * every * R1 -> {"r1": R1}, else {}.
+def hinge_d(real: Sequence[torch.Tensor], fake: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Discriminators' hinge loss on score maps of several scales: mean of half of each scale's.
 
-    real N x 3 x H x W -> logits by `d`; where it augments, the gradient flows through that. gamma 0
-    leaves it out.
+    PSFR-GAN (arXiv 2009.08709) Eq. 8.
     """
-    if not gamma or step % every:
-        return {}
-    real = real.detach().requires_grad_(True)
-    penalty = r1_penalty(real, d(real))
-    descend(optimizer, gamma / 2 * every * penalty)
-    return {"r1": penalty}
+    terms = [0.5 * (F.relu(1 - r).mean() + F.relu(1 + f).mean()) for r, f in zip(real, fake)]
+    return sum(terms) / len(terms)
+
+
+def hinge_g(fake: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Generator's loss beside it: mean over scales of the negative score (Eq. 7)."""
+    return sum(-f.mean() for f in fake) / len(fake)
 
 
 def path_lengths(image: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
@@ -114,10 +107,10 @@ def path_lengths(image: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
     h, w = image.shape[-2:]
     y = torch.randn_like(image) / (h * w) ** 0.5
     (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)
-    return _full(gradient).square().sum(2).mean(1).sqrt()
+    return full(gradient).square().sum(2).mean(1).sqrt()
 
 
-def _full(x: torch.Tensor) -> torch.Tensor:
+def full(x: torch.Tensor) -> torch.Tensor:
     """Half precision -> float32; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

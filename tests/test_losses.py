@@ -51,21 +51,6 @@ def test_r1_of_a_quadratic_function(draw):
     torch.testing.assert_close(factor.grad, expected)
 
 
-def test_lazy_r1_steps_in_every_fourth_step_alone():
-    """D(x) = a sum(x): R1 = 12 a^2, and gradient descent on gamma / 2 * 4 * R1 knows the rest."""
-    a = torch.tensor(2.0, requires_grad=True)
-    optimizer = torch.optim.SGD([a], lr=0.01)
-    real = torch.rand(5, 3, 2, 2)
-    found = [
-        losses.lazy_r1(optimizer, lambda x: a * x.sum((1, 2, 3)), real, 0.5, 4, step)
-        for step in range(4)
-    ]
-    assert [list(part) for part in found] == [["r1"], [], [], []]
-    assert found[0]["r1"].item() == pytest.approx(48)
-    assert a.item() == pytest.approx(2 - 0.01 * 0.5 / 2 * 4 * 12 * 2 * 2)
-    assert losses.lazy_r1(optimizer, None, real, 0.0, 4, 0) == {}
-
-
 def test_perceptual_net_is_asked_for_where_its_weight_counts():
     assert losses.perceptual_of({"perceptual": "net"}, 0.1) == "net"
     assert losses.perceptual_of({"perceptual": "net"}, 0.0) is None

@@ -24,6 +24,7 @@ LAYERS = (
     ("assets", "images", "jpeg"),
     ("augment", "checkpoint", "degrade", "facebatch", "faces", "nets", "tables"),
     ("losses",),
+    ("adversary",),
     ("helpers", "data"),
     ("guide", "metrics", "search"),
     ("methods", "baselines"),

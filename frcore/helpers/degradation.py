@@ -29,9 +29,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from frcore.adversary import Adversary
 from frcore.augment import mirrored, shift
 from frcore.config import Strict
-from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
+from frcore.losses import descend, perceptual_of
 from frcore.nets.stylegan2 import Generator, Synthesis, begin_at_prior, lazy_adam
 
 METHOD = {
@@ -153,18 +154,19 @@ class Trainer:
         if s.frozen_blocks:  # FreezeD
             for part in (d.from_rgb, *d.blocks[: s.frozen_blocks]):
                 part.requires_grad_(False)
-        self.learning = [p for p in d.parameters() if p.requires_grad]
+        learning = [p for p in d.parameters() if p.requires_grad]
         self.networks = {"model": model, "discriminator": d}
         self.optimizers = {
             "model": torch.optim.Adam(model.green.parameters(), lr=s.learning_rate, betas=s.betas),
-            "discriminator": lazy_adam(self.learning, s.learning_rate, s.betas, s.r1_every),
+            "discriminator": lazy_adam(learning, s.learning_rate, s.betas, s.r1_every),
         }
+        self.adversary = Adversary(d, self.optimizers["discriminator"], augment=self._seen)
 
     def step(self, batch: dict) -> dict[str, torch.Tensor]:
         """One update of both. `batch`: images_seen, step and low-quality faces in [0, 1], which are
         `degraded`, or `truth` where no recipe made them worse.
         """
-        s, d = self.settings, self.networks["discriminator"]
+        s, adversary = self.settings, self.adversary
         real = batch.get("degraded", batch["truth"]) * 2 - 1
         if s.mirror:
             real = mirrored(real)
@@ -178,24 +180,14 @@ class Trainer:
         if s.perceptual_weight:
             losses["perceptual"] = self.content(y_hat, y)
             total = total + s.perceptual_weight * losses["perceptual"]
-        self._learn(False)
-        losses["adversarial"] = logistic_g(d(self._seen(y_hat)))  # Eq. 4
+        losses["adversarial"] = adversary.fool(y_hat)  # Eq. 4
         total = total + s.adversarial_weight * losses["adversarial"]
         if batch["images_seen"] >= s.adversarial_from:
             descend(self.optimizers["model"], total)
-        self._learn(True)
 
         # ----- discriminator
-        losses["discriminator"] = logistic_d(d(self._seen(real)), d(self._seen(y_hat.detach())))
-        descend(self.optimizers["discriminator"], losses["discriminator"])
-        return losses | lazy_r1(
-            self.optimizers["discriminator"],
-            lambda images: d(self._seen(images)),
-            real,
-            s.r1_gamma_weight,
-            s.r1_every,
-            batch["step"],
-        )
+        losses["discriminator"], _ = adversary.learn(real, y_hat)
+        return losses | adversary.penalise(real, s.r1_gamma_weight, s.r1_every, batch["step"])
 
     def content(self, y_hat: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Eq. 3: mean square of phi(y^ shrunk) - phi(y shrunk), by averaging to 16 x 16 px."""
@@ -204,10 +196,6 @@ class Trainer:
 
     def _seen(self, images: torch.Tensor) -> torch.Tensor:
         return shift(images, self.settings.shift) if self.settings.shift else images
-
-    def _learn(self, on: bool) -> None:
-        for parameter in self.learning:
-            parameter.requires_grad_(on)
 
 
 def shrunk(images: torch.Tensor) -> torch.Tensor:

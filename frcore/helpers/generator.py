@@ -9,13 +9,11 @@ N batch, C channels, R side, L rows of W+, D length of w. Images of the network 
 
 import torch
 
+from frcore.adversary import Adversary
 from frcore.augment import Controller, augment, mirrored
 from frcore.config import Strict
 from frcore.losses import (
     descend,
-    lazy_r1,
-    logistic_d,
-    logistic_g,
     mean_over_processes,
     path_lengths,
     processes,
@@ -94,6 +92,9 @@ class Trainer:
                 discriminator.parameters(), s.learning_rate, s.betas, s.r1_every
             ),
         }
+        self.adversary = Adversary(
+            discriminator, self.optimizers["discriminator"], augment=self._augmented
+        )
         self.path_mean = torch.zeros((), device=device)  # a of Eq. 4
         self.ada = None if s.ada_target is None else Controller(s.ada_target, s.ada_images)
 
@@ -125,11 +126,9 @@ class Trainer:
 
     def generator_step(self, n: int) -> dict[str, torch.Tensor]:
         """Non-saturating loss on `n` samples."""
-        g, d = self.networks["model"], self.networks["discriminator"]
-        d.requires_grad_(False)
-        loss = logistic_g(d(self._augmented(g.synthesis(self._ws(n, track=True)))))
+        g = self.networks["model"]
+        loss = self.adversary.fool(g.synthesis(self._ws(n, track=True)))
         descend(self.optimizers["model"], loss)
-        d.requires_grad_(True)
         return {"generator": loss}
 
     def path_step(self, n: int) -> dict[str, torch.Tensor]:
@@ -145,12 +144,9 @@ class Trainer:
 
     def discriminator_step(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logistic loss on real images N x 3 x R x R in [-1, 1] and as many samples."""
-        g, d = self.networks["model"], self.networks["discriminator"]
         with torch.no_grad():
-            fake = g.synthesis(self._ws(len(real)))
-        logits, against = d(self._augmented(real)), d(self._augmented(fake))
-        loss = logistic_d(logits, against)
-        descend(self.optimizers["discriminator"], loss)
+            fake = self.networks["model"].synthesis(self._ws(len(real)))
+        loss, logits = self.adversary.learn(real, fake)
         return {"discriminator": loss, "sign_real": logits.detach().sign().mean()}
 
     def r1_step(self, real: torch.Tensor, step: int = 0) -> dict[str, torch.Tensor]:
@@ -158,15 +154,8 @@ class Trainer:
 
         The gradient is that of the image before augmentation and flows through it.
         """
-        s, d = self.settings, self.networks["discriminator"]
-        return lazy_r1(
-            self.optimizers["discriminator"],
-            lambda images: d(self._augmented(images)),
-            real,
-            s.r1_gamma_weight,
-            s.r1_every,
-            step,
-        )
+        s = self.settings
+        return self.adversary.penalise(real, s.r1_gamma_weight, s.r1_every, step)
 
     def _augmented(self, images: torch.Tensor) -> torch.Tensor:
         return augment(images, self.ada.p) if self.ada else images

@@ -33,9 +33,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from frcore.adversary import Adversary
 from frcore.config import Strict
 from frcore.facebatch import Faces
-from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of
+from frcore.losses import descend, perceptual_of
 from frcore.nets.stylegan2 import (
     Generator,
     Synthesis,
@@ -288,6 +289,7 @@ class Trainer:
             "model": torch.optim.Adam(groups, betas=s.betas),
             "discriminator": lazy_adam(d.parameters(), s.learning_rate, s.betas, s.r1_every),
         }
+        self.adversary = Adversary(d, self.optimizers["discriminator"])
         # counted in images: a period is the same for every batch size
         self.schedulers = {
             name: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
@@ -305,7 +307,7 @@ class Trainer:
 
     def step(self, batch: dict) -> dict[str, torch.Tensor]:
         """One update of both. `batch`: truth, degraded in [0, 1], images_seen, step."""
-        s, model, d = self.settings, self.networks["model"], self.networks["discriminator"]
+        s, model, adversary = self.settings, self.networks["model"], self.adversary
         self.rates(batch["images_seen"])
         y = batch["truth"] * 2 - 1
         y_hat = model(batch["degraded"] * 2 - 1)
@@ -317,20 +319,15 @@ class Trainer:
             losses["perceptual"] = self._perceptual(y_hat, y)
             total = total + s.perceptual_weight * losses["perceptual"]
         if s.adversarial_weight:
-            d.requires_grad_(False)
-            losses["adversarial"] = logistic_g(d(y_hat))
+            losses["adversarial"] = adversary.fool(y_hat)
             total = total + s.adversarial_weight * losses["adversarial"]
-            d.requires_grad_(True)
         descend(self.optimizers["model"], total)
         if not s.adversarial_weight:
             return losses
 
         # ----- discriminator
-        losses["discriminator"] = logistic_d(d(y), d(y_hat.detach()))
-        descend(self.optimizers["discriminator"], losses["discriminator"])
-        return losses | lazy_r1(
-            self.optimizers["discriminator"], d, y, s.r1_gamma_weight, s.r1_every, batch["step"]
-        )
+        losses["discriminator"], _ = adversary.learn(y, y_hat)
+        return losses | adversary.penalise(y, s.r1_gamma_weight, s.r1_every, batch["step"])
 
     def _perceptual(self, y_hat, y):
         [found], [wanted] = (self.perceptual(x / 2 + 0.5).values() for x in (y_hat, y))

@@ -29,6 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from frcore.adversary import Adversary
 from frcore.config import Strict
 from frcore.facebatch import Faces
 from frcore.helpers.parsing import one_hot, predict_labels
@@ -220,17 +221,6 @@ class Discriminators(nn.Module):
         return outputs
 
 
-def hinge_d(real: list, fake: list) -> torch.Tensor:
-    """Eq. 8: mean over scales of half the hinge losses of real and restored score maps."""
-    terms = [0.5 * (F.relu(1 - r).mean() + F.relu(1 + f).mean()) for r, f in zip(real, fake)]
-    return sum(terms) / len(terms)
-
-
-def hinge_g(fake: list) -> torch.Tensor:
-    """Eq. 7: mean over scales of the negative score."""
-    return sum(-f.mean() for f in fake) / len(fake)
-
-
 def feature_matching(fake: list[list], real: list[list]) -> torch.Tensor:
     """Eq. 6: squared distance of features, summed over layers, averaged over scales."""
     terms = [
@@ -294,18 +284,23 @@ class Trainer:
         if settings.style and self.perceptual is None:
             raise ValueError("the semantic-aware style loss needs a perceptual net")
         self.networks = {"model": model, "discriminators": Discriminators(settings)}
-        self.networks["discriminators"].to(model.constant.device)
+        d = self.networks["discriminators"].to(model.constant.device)
         s = settings
         self.optimizers = {
             "model": torch.optim.Adam(model.parameters(), lr=s.g_learning_rate, betas=s.betas),
-            "discriminators": torch.optim.Adam(
-                self.networks["discriminators"].parameters(), lr=s.d_learning_rate, betas=s.betas
-            ),
+            "discriminators": torch.optim.Adam(d.parameters(), lr=s.d_learning_rate, betas=s.betas),
         }
+        self.adversary = Adversary(
+            d,
+            self.optimizers["discriminators"],
+            "hinge",
+            scores=lambda scales: [score for score, _ in scales],
+            first="fake",
+        )
 
     def step(self, batch: dict) -> dict[str, torch.Tensor]:
         """One update of both. `batch`: truth, degraded in [0, 1], labels, images_seen."""
-        s, d = self.settings, self.networks["discriminators"]
+        s, adversary = self.settings, self.adversary
         truth, degraded, labels = batch["truth"] * 2 - 1, batch["degraded"], batch["labels"]
         parsing = predict_labels(self.parser, degraded) if s.parsing else None
         restored = self.networks["model"](degraded * 2 - 1, parsing)
@@ -314,13 +309,12 @@ class Trainer:
         losses = {"pixel": F.l1_loss(restored.float(), truth)}  # Eq. 4
         total = s.pixel_weight * losses["pixel"]
         if adversarial:
-            d.requires_grad_(False)
-            fake, real = d(restored, labels), d(truth, labels)
+            with adversary.resting():  # one pass for matching and for the score
+                fake, real = (adversary.judged(x, labels) for x in (restored, truth))
             losses["matching"] = feature_matching([f for _, f in fake], [f for _, f in real])
-            losses["adversarial"] = hinge_g([score for score, _ in fake])
+            losses["adversarial"] = adversary.g_loss(adversary.scores(fake))  # Eq. 7
             total = total + s.matching_weight * losses["matching"]
             total = total + s.adversarial_weight * losses["adversarial"]
-            d.requires_grad_(True)
         if adversarial and s.style:
             losses["style"] = semantic_style_loss(
                 self.perceptual(restored / 2 + 0.5),
@@ -332,9 +326,7 @@ class Trainer:
         descend(self.optimizers["model"], total)
 
         if adversarial:
-            fake, real = d(restored.detach(), labels), d(truth, labels)
-            losses["discriminators"] = hinge_d([x for x, _ in real], [x for x, _ in fake])
-            descend(self.optimizers["discriminators"], losses["discriminators"])
+            losses["discriminators"], _ = adversary.learn(truth, restored, labels)  # Eq. 8
         return losses
 
 

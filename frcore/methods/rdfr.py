@@ -27,10 +27,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
+from frcore.adversary import Adversary
 from frcore.augment import colour_and_translation
 from frcore.config import Strict
 from frcore.facebatch import Faces
-from frcore.losses import descend, lazy_r1, logistic_d, logistic_g, perceptual_of, processes
+from frcore.losses import descend, perceptual_of, processes
 from frcore.nets.stylegan2 import (
     Discriminator,
     DiscriminatorBlock,
@@ -333,46 +334,37 @@ class Trainer:
             "model": lazy_adam(model.parameters(), s.learning_rate, s.betas, 0),
             "discriminator": lazy_adam(d.parameters(), s.learning_rate, s.betas, s.r1_every),
         }
+        self.adversary = Adversary(
+            d, self.optimizers["discriminator"], augment=colour_and_translation
+        )
         self.rates = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
 
     def step(self, batch: dict) -> dict[str, torch.Tensor]:
         """One update of all. `batch`: truth, degraded in [0, 1], images_seen, step."""
-        s, model, d = self.settings, self.networks["model"], self.networks["discriminator"]
+        s, model, adversary = self.settings, self.networks["model"], self.adversary
         y, x, seen = batch["truth"] * 2 - 1, batch["degraded"] * 2 - 1, batch["images_seen"]
         for name, optimizer in self.optimizers.items():
             halvings = sum(seen >= at for at in s.halve_at)
             optimizer.param_groups[0]["lr"] = self.rates[name] / 2**halvings
 
         # ----- restorer, Eq. 7
-        d.requires_grad_(False)
         draws = 2 if s.spread_weight else 1
         eps = torch.randn(draws * len(x), s.noise_dim, device=x.device)
         restored, commitment, gate = model(x, eps)
         losses, total = self._reconstruction(restored, y)
         restored = restored[: len(x)]
-        losses["adversarial"] = logistic_g(d(colour_and_translation(restored)))  # Eq. 9
+        losses["adversarial"] = adversary.fool(restored)  # Eq. 9
         total = total + s.adversarial_weight * losses["adversarial"]
         if commitment.requires_grad:
             losses["commitment"] = commitment
             total = total + s.commitment_weight * commitment
         descend(self.optimizers["model"], total)
-        d.requires_grad_(True)
         if gate is not None:
             losses["gate"] = gate.detach().mean()
 
         # ----- discriminator, Eq. 8
-        real = d(colour_and_translation(y))
-        fake = d(colour_and_translation(restored.detach()))
-        losses["discriminator"] = logistic_d(real, fake)
-        descend(self.optimizers["discriminator"], losses["discriminator"])
-        losses |= lazy_r1(
-            self.optimizers["discriminator"],
-            lambda images: d(colour_and_translation(images)),
-            y,
-            s.r1_gamma_weight,
-            s.r1_every,
-            batch["step"],
-        )
+        losses["discriminator"], _ = adversary.learn(y, restored)
+        losses |= adversary.penalise(y, s.r1_gamma_weight, s.r1_every, batch["step"])
 
         # weights that were trained before have their warm-up behind them
         if s.quantise and (seen >= s.warmup_images or model.quantising):
