@@ -35,8 +35,17 @@ X4 = Recipe.model_validate(
         ],
     }
 )
-add_methods_folder(FOLDER)
 OWN = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_methods():
+    """The folder's methods, for the tests of this file alone."""
+    before = dict(METHODS)
+    add_methods_folder(FOLDER)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -1,15 +1,18 @@
 """Metrics: known answers, independent references, properties, provoked errors."""
 
 import csv
+import functools
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.signal import convolve2d
 
+from frcore import registry_metrics
 from frcore.codehash import code_hash
 from frcore.config import Protocol
 from frcore.helpers import features as feature_nets
@@ -17,7 +20,7 @@ from frcore.helpers import identity
 from frcore.helpers.vision import import_torchvision
 from frcore.images import to_float, to_uint8, write_image
 from frcore.metrics import fidelity, nets, noreference, perception, score, semantics, sets, stage
-from frcore.registry_metrics import METRICS, load_metric
+from frcore.registry_metrics import FEATURES, METRICS, load_metric
 
 
 def random_pairs(n=3, height=40, width=48, noise=0.1, seed=0):
@@ -746,3 +749,170 @@ def test_descriptors_are_computed_once_a_frame(monkeypatch):
     assert seen == [2, 1]
     assert not torch.equal(memory.descriptors(frames, 0.8, 0.1), expected)
     assert seen == [2, 1, 3]
+
+
+# ---- a metric is one function with its row, in a user's folder too ----
+
+EXAMPLES = Path(__file__).resolve().parent / "examples" / "metrics"
+
+
+@pytest.fixture
+def own_metrics():
+    """The metrics of a user's folder, for one test."""
+    before = dict(METRICS), dict(FEATURES)
+    registry_metrics.add_metrics_folder(EXAMPLES)
+    yield
+    for table, rows in zip((METRICS, FEATURES), before):
+        table.clear()
+        table.update(rows)
+
+
+def test_a_users_metrics_are_rows_like_all_others(own_metrics):
+    faces, _ = random_pairs(8, 32, 32)
+    ids = [f"f{i}" for i in range(8)]
+    rows = score.score_images(faces, None, ids, ["sharpness"], {})
+    steps = (to_float(to_uint8(faces))[..., 1:] - to_float(to_uint8(faces))[..., :-1]).abs()
+    assert [row["value"] for row in rows] == pytest.approx((255 * steps.mean((1, 2, 3))).tolist())
+    names = ["spread_p1", "spread_p2"]
+    found = score.set_features(faces, names, {})
+    assert found["thumbnail"].shape == (8, 48)
+    one, two = score.score_set(ids, found, None, names, seed=1)
+    assert one["value"] > 0 and one["value"] ** 2 <= two["value"]
+    assert one["ci_low"] <= one["value"] <= one["ci_high"] and one["ci_low"] < one["ci_high"]
+    assert METRICS["spread_p2"].title == "Spread, power 2"
+    assert METRICS["spread_p2"].code == (str(EXAMPLES / "spread.py"),) * 2
+    assert code_hash(*METRICS["sharpness"].code)
+    assert score.score_set(ids, {}, None, ["spread_p1"])[0]["note"].startswith("images are smaller")
+
+
+ROW = """from frcore.metrics import metric, set_metric
+@{kind}("mine", title="a", higher_is_better=True, what="b"{more})
+def f(restored):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ROW.format(kind="set_metric", more=', features="inceptoin"'), "no features 'inceptoin'"),
+        (ROW.format(kind="set_metric", more=""), "missing or unknown 'features'"),
+        (ROW.format(kind="metric", more=", asets=[]"), "missing or unknown 'asets'"),
+        (ROW.format(kind="metric", more=", min_side=int(3)"), "literal arguments"),
+        (ROW.format(kind="metric", more="").replace("mine", "psnr_rgb"), "already"),
+        ("def f(:\n", "invalid syntax"),
+    ],
+)
+def test_a_bad_row_is_one_line_with_file_and_place(tmp_path, own_metrics, text, words):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        registry_metrics.add_metrics_folder(tmp_path)
+    assert "bad.py" in str(caught.value) and words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_metric_is_never_measured_by_anothers_code(tmp_path, own_metrics):
+    """A row whose function asks for what there is not, or gives nonsense, is an error."""
+    more = ', features="thumbnail", needs_truth=False'
+    text = ROW.format(kind="set_metric", more=more)
+    (tmp_path / "odd.py").write_text(text.replace("mine", "odd").replace("restored", "hatred"))
+    registry_metrics.add_metrics_folder(tmp_path)
+    found = score.set_features(torch.rand(3, 3, 8, 8), ["odd"], {})
+    with pytest.raises(TypeError, match="f asks for 'hatred'"):
+        score.score_set(["a", "b", "c"], found, None, ["odd"])
+
+
+# ---- what was measured before ----
+
+
+def cell(folder, seed=0):
+    """A restored set with its truth in folders, and words for write_scores and write_truth."""
+    restored, truth = random_pairs(6, 32, 32, seed=seed)
+    ids = [f"f{i}" for i in range(6)]
+    for place, images in (("restored", restored), ("truth", truth)):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for name, pixels in zip(ids, to_uint8(images)):
+            write_image(folder / place / f"{name}.png", pixels)
+    status = [{"id": name, "status": "restored", "reason": ""} for name in ids]
+    return status, [(name, folder / "truth" / f"{name}.png") for name in ids]
+
+
+def measure(folder, metrics, digests=None, status=None, kept="kept"):
+    """Both stages -> (rows of images, rows of sets) as text."""
+    protocol = Protocol(metrics=metrics, size=32, bootstrap=20)
+    files = [(p.stem, p) for p in sorted((folder / "truth").glob("*.png"))]
+    status = status or [{"id": name, "status": "restored", "reason": ""} for name, _ in files]
+    digests = digests or {}
+    of = {METRICS[m].features: "x" for m in metrics if METRICS[m].kind == "set"}
+    stage.write_truth(
+        files, [], protocol, {}, folder / "truth.npz", kept=folder / kept / "t", digests=of
+    )
+    outs = folder / "images.csv", folder / "sets.csv"
+    stage.write_scores(
+        status, folder / "restored", dict(files), folder / "truth.npz", protocol, {}, 0.7, 0.1, 0,
+        *outs, kept=folder / kept / "s", digests={m: digests.get(m, "x") for m in metrics},
+    )  # fmt: skip
+    return tuple(path.read_text() for path in outs)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """{metric: how often its function was called}."""
+    found = {}
+    usual = score.load_metric
+
+    def counting(name):
+        function = usual(name)
+
+        @functools.wraps(function)
+        def counted(*args, **words):
+            found[name] = found.get(name, 0) + 1
+            return function(*args, **words)
+
+        return counted
+
+    monkeypatch.setattr(score, "load_metric", counting)
+    return found
+
+
+def test_a_new_metric_is_measured_alone(tmp_path, calls, own_metrics):
+    cell(tmp_path)
+    old = measure(tmp_path, ["psnr_rgb", "spread_p1"])
+    assert set(calls) == {"psnr_rgb", "spread_p1"}
+    calls.clear()
+    new = measure(tmp_path, ["ssim_rgb", "psnr_rgb", "spread_p2", "spread_p1"])
+    assert set(calls) == {"ssim_rgb", "spread_p2"}
+    for before, after in zip(old, new):
+        assert set(before.splitlines()) <= set(after.splitlines())
+    calls.clear()
+    assert measure(tmp_path, ["ssim_rgb", "psnr_rgb", "spread_p2", "spread_p1"]) == new
+    assert not calls
+    # without anything kept it is the same, byte for byte
+    assert measure(tmp_path, ["ssim_rgb", "psnr_rgb", "spread_p2", "spread_p1"], kept="no") == new
+
+
+def test_what_was_made_of_something_else_is_measured_again(tmp_path, calls, own_metrics):
+    status, files = cell(tmp_path)
+    names = ["psnr_rgb", "sharpness", "spread_p1"]
+    first = measure(tmp_path, names)
+    calls.clear()
+    measure(tmp_path, names, {"psnr_rgb": "other code"})
+    assert set(calls) == {"psnr_rgb"}
+    calls.clear()
+    pixels = np.full((32, 32, 3), 90, np.uint8)
+    write_image(files[0][1], pixels)  # another true face: sharpness needs none
+    measure(tmp_path, names, {"psnr_rgb": "other code"})
+    assert "psnr_rgb" in calls and "sharpness" not in calls
+    calls.clear()
+    write_image(tmp_path / "restored" / "f0.png", pixels)  # another restored one
+    assert measure(tmp_path, names) != first
+    assert set(calls) == set(names)
+    calls.clear()
+    status[1] |= {"status": "failed", "reason": "no face"}
+    images, _ = measure(tmp_path, names, status=status)
+    assert set(calls) == set(names) and "not restored: no face" in images
+    for path in (tmp_path / "kept").rglob("*.*"):
+        path.write_bytes(path.read_bytes()[:40])  # damaged: never trusted
+    calls.clear()
+    assert measure(tmp_path, names, status=status)[0] == images
+    assert set(calls) == set(names)
