@@ -389,6 +389,7 @@ def bench_psfrgan(b: Bench) -> Iterator[Row]:
     import torch
 
     from frcore.degrade import degrade_batch, draw
+    from frcore.facebatch import Faces
     from frcore.helpers import parsing, perceptual
     from frcore.images import to_float
     from frcore.methods import psfr_gan
@@ -429,7 +430,7 @@ def bench_psfrgan(b: Bench) -> Iterator[Row]:
 
             def restore(model=model, images=degraded[:count]):
                 with torch.inference_mode():
-                    psfr_gan.restore(model, images, guide, None)
+                    psfr_gan.restore(model, Faces(images), guide)
 
             what = f"{name}: restore, batch {count}"
             yield b.row("psfr_gan", what, "ms/image", count, restore)
@@ -593,12 +594,12 @@ def bench_metrics(b: Bench) -> Iterator[Row]:
     yield b.row("metrics", "kernel distance", "ms", 1,
                 lambda: sets.kernel_distance(a, c), note=note)  # fmt: skip
     true = rng.standard_normal((3000, 128))
-    found = {score.IDENTITY: true + 0.7 * rng.standard_normal(true.shape)}
+    found = {"dlib_resnet": true + 0.7 * rng.standard_normal(true.shape)}
     ids = tuple(map(str, range(len(true))))
     people = tuple(str(i // 10) for i in range(len(true)))
-    known = score.TruthFeatures(ids, {score.IDENTITY: true}, people=people)
+    known = score.TruthFeatures(ids, {"dlib_resnet": true}, people=people)
     names = [name for name, row in METRICS.items()
-             if row.kind == "set" and score.IDENTITY in row.assets]  # fmt: skip
+             if row.kind == "set" and row.features == "dlib_resnet"]  # fmt: skip
     yield b.row("metrics", "iPrecision and iRecall: all twelve", "ms", 1,
                 lambda: score.score_set(ids, found, known, names),
                 note="3000 descriptors of 128 numbers each side, drawn; 300 people")  # fmt: skip

@@ -533,16 +533,29 @@ def file_digest(path: str | Path) -> str:
 
 
 def selection(config: Config) -> Config:
-    """What a run uses of its configuration: a page about it shows nothing else."""
-    models, run = config.used_models(), config.run
-    datasets = set(config.used_datasets())
-    datasets |= {config.datasets[name].split.like for name in datasets} - {None}
+    """What a run uses of its configuration, and every entry that those name: whole by itself."""
+    run = config.run
+    models, datasets = set(config.used_models()), set(config.used_datasets())
     degradations = {*run.degradations, *(g for _, g in config.test_sets())}
-    degradations |= {config.datasets[name].low_quality for name in datasets} - {None}
-    for name in models:
-        train = config.models[name].train
-        degradations |= set(train.degradations) if train else set()
-    degradations |= {g for name in run.figures for g in config.figures[name].degradations}
+    for name in run.figures:
+        degradations |= set(config.figures[name].degradations)
+        models |= set(config.figures[name].models)
+    size = -1
+    while size != len(models) + len(datasets) + len(degradations):
+        size = len(models) + len(datasets) + len(degradations)
+        for name in [*models]:
+            entry = config.models[name]
+            roles = METHODS[entry.method].roles
+            models |= {entry.settings.get(role) for role in roles}
+            if entry.train:
+                datasets |= {*entry.train.datasets, *entry.train.low_quality}
+                degradations |= set(entry.train.degradations)
+        for entry in [config.datasets[name] for name in datasets]:
+            datasets |= {entry.split.like, entry.reference}
+            degradations.add(entry.low_quality)
+            models.add(entry.labels.model)
+        models |= {config.degradations[name].learned for name in degradations - {None}}
+        models, datasets, degradations = (x - {None} for x in (models, datasets, degradations))
 
     def chosen(entries, names):
         return {name: entry for name, entry in entries.items() if name in names}

@@ -64,6 +64,7 @@ def overlay(tmp_path, **content):
 # ---- adding and rewording plans nothing
 
 
+NEW_STEP = "class New(_Step):\n    kind: Literal['new']\n\n\n"
 UNUSED_METRIC = """
 
 @metric("unused", title="Unused", higher_is_better=True, needs_truth=False, what="nothing")
@@ -72,30 +73,30 @@ def unused(restored):
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("frcore/methods/unused.py", "", (EXAMPLES / "methods" / "one_conv.py").read_text()),
-        ("frcore/metrics/fidelity.py", "", UNUSED_METRIC),
-        ("frcore/config.py", "    minutes: int", "    new_field: int = 3\n    minutes: int"),
-        ("frcore/config.py", "    aligned: bool", "    new_field: int = 3\n    aligned: bool"),
-        (
-            "frcore/recipes.py",
-            "class Recipe(",
-            "class New(_Step):\n    kind: Literal['new']\n\n\nclass Recipe(",
-        ),
-        ("frcore/faces/kinds/unused.py", "", "ASSETS = ()\n"),
-        ("frcore/degrade.py", "", "\n\ndef unused():\n    return 1\n"),
-        ("config.yaml", "title: PSFR-GAN (64 px, small)", "title: Another"),
-        ("protocols/toy.yaml", "title: A few metrics", "title: Some metrics"),
-        ("frcore/restore.py", "\ndef try_faces(", "\n# a thought\ndef try_faces("),
-    ],
-    ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
-)
-def test_adding_and_rewording_plans_nothing(toy, snakemake, changed, name, old, new):
-    changed(name, old, new)
-    expected = {"report_page": 1} if name == "protocols/toy.yaml" else {}  # its heading
-    assert planned(snakemake, toy) == expected
+ADDITIONS = [
+    ("frcore/methods/unused.py", "", (EXAMPLES / "methods" / "one_conv.py").read_text()),
+    ("frcore/metrics/fidelity.py", "", UNUSED_METRIC),
+    ("frcore/config.py", "    minutes: int", "    new_field: int = 3\n    minutes: int"),
+    ("frcore/config.py", "    aligned: bool", "    new_field: int = 3\n    aligned: bool"),
+    ("frcore/recipes.py", "class Recipe(", f"{NEW_STEP}class Recipe("),
+    ("frcore/faces/kinds/unused.py", "", "ASSETS = ()\n"),
+    ("frcore/degrade.py", "", "\n\ndef unused():\n    return 1\n"),
+    ("frcore/methods/rdfr.py", '"title": "RDFR"', '"title": "Another"'),
+    ("config.yaml", "title: PSFR-GAN (64 px, small)", "title: Another"),
+    ("frcore/restore.py", "\ndef try_faces(", "\n# a thought\ndef try_faces("),
+]
+
+
+def test_adding_and_rewording_plans_nothing(toy, snakemake, changed):
+    """All at once: a dry run for each would take minutes, and names the first that plans a job."""
+    for addition in ADDITIONS:
+        changed(*addition)
+    assert planned(snakemake, toy) == {}
+
+
+def test_a_reworded_protocol_touches_the_page_that_prints_it(toy, snakemake, changed):
+    changed("protocols/toy.yaml", "title: A few metrics", "title: Some metrics")
+    assert planned(snakemake, toy) == {"report_page": 1}
 
 
 def test_reworded_descriptions_touch_the_page_that_prints_them(toy, snakemake, tmp_path):
@@ -334,6 +335,56 @@ def test_a_method_a_net_and_a_metric_are_a_file_and_a_line_each(toy, snakemake, 
     assert new["one_conv", "psnr_rgb"]["model_note"].startswith("init scratch; 64 images seen")
     page = (folder / "results" / "report.html").read_text()
     assert "Median filter" in page and "One convolution" in page and "Sharpness" in page
+    assert planned(snakemake, folder, over) == {}
+
+
+def test_methods_of_every_kind_run_from_photographs_to_the_table(toy, snakemake, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(toy, folder, symlinks=True)
+    short = {"images": 8, "batch": 4, "minutes": 5}
+    bad = {"samples": 60, "shards": 1, "split": {"train": 0.5, "val": 0.0, "test": 0.5}}
+    base = yaml.safe_load((ROOT / "config.yaml").read_text())["datasets"]["digiface"]
+    stages = [{"images": 4, "freeze": ["critic"]}, {"images": 4, "settings": {"shift_weight": 1.0}}]
+    two = {**short, "low_quality": ["bad"], "degradations": ["small_64"], "stages": stages}
+    content = {
+        "methods": [str(EXAMPLES / "methods")],
+        "datasets": {"bad": {**base, **bad, "low_quality": "small_64", "reference": "digiface"}},
+        "models": {
+            "searcher": {
+                "method": "searcher",
+                "settings": {"steps": 4},
+                "restore": {"shards": 2, "batch": 3, "minutes": 5},
+            },
+            "with_reference": {"method": "with_reference"},
+            "sampler": {"method": "sampler", "init": "scratch", "train": short},
+            "upscaler": {
+                "method": "upscaler",
+                "init": "scratch",
+                "train": {**short, "degradations": ["x4_64"]},
+            },
+            "two": {"method": "two_qualities", "init": "scratch", "train": two},
+            "mean_face": {"method": "mean_face", "init": "scratch", "train": short},
+        },
+        "run": {"models": ["bicubic", "searcher", "with_reference", "sampler", "upscaler", "two",
+                           "mean_face"]},
+    }  # fmt: skip
+    over = overlay(tmp_path, **content)
+    process = snakemake(folder, "--cores", 2, "--configfile", TOY, over)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-5000:]
+    rows = {name: row for (name, metric), row in read_scores(folder).items() if metric == "id_dlib"}
+    n = rows["bicubic"]["n"]
+    assert int(n) > 4
+    for name in ("searcher", "sampler", "upscaler", "two", "mean_face"):
+        assert rows[name]["n"] == n and 0 < float(rows[name]["value"]) <= 1, rows[name]
+    assert "4 iterations a face" in rows["searcher"]["model_note"]
+    assert "the net takes 16 px and gives 64 px" in rows["upscaler"]["model_note"]
+    # every face of digiface is its own person: none has another photograph
+    assert (rows["with_reference"]["value"], rows["with_reference"]["n"]) == ("", "0")
+    assert "no other photograph of this person" in rows["with_reference"]["note"]
+    card = json.loads((folder / "results/models/two/weights.json").read_text())
+    assert card["low_quality"] == ["bad"] and len(card["stages"]) == 2
+    parts = sorted((folder / "results/restored/searcher/digiface/x4_64.parts").glob("*.csv"))
+    assert [part.stem for part in parts] == ["0000", "0001"]
     assert planned(snakemake, folder, over) == {}
 
 

@@ -43,6 +43,10 @@ def trainer_of(name, **changes):
     trainer = module.make_trainer(model, settings, guide)
     for network in trainer.networks.values():
         network.train()
+    if name == "dl_st_degradation":  # twins that differ, as they do once something is learnt
+        with torch.no_grad():
+            for parameter in model.green.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
     return trainer, guide
 
 
@@ -217,6 +221,18 @@ def test_the_encoder_sees_real_faces_and_known_ones():
     ws = trainer.networks["model"].forward(target)
     torch.testing.assert_close(losses["latent"], F.mse_loss(ws[:n], known))
     torch.testing.assert_close(losses["pixel"], F.mse_loss(prior.synthesis(ws, "fixed"), target))
+    # e4e's Eq. 1: squares of an image's offsets add up, and images are averaged
+    with torch.no_grad():
+        for parameter in trainer.networks["model"].parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model = trainer.networks["model"]
+    model.released.fill_(model.rows)
+    trainer.settings = trainer.settings.model_copy(update={"release_images": 1})
+    _, offsets = model.latents(target)
+    torch.manual_seed(5)
+    losses = trainer.step(batch_of(trainer.settings, 100) | {"truth": batch["truth"]})
+    assert offsets.abs().sum() > 0
+    torch.testing.assert_close(losses["delta"], offsets.square().sum((1, 2)).mean())
 
 
 def test_degradation_learns_from_bad_faces_and_its_own_clean_ones(monkeypatch):
@@ -227,10 +243,14 @@ def test_degradation_learns_from_bad_faces_and_its_own_clean_ones(monkeypatch):
     [(given, (y, y_hat))] = calls
     assert not any(x.requires_grad for x in given if torch.is_tensor(x))
     torch.testing.assert_close(losses["pixel"], F.mse_loss(y_hat, y))
+    assert losses["pixel"] > 1e-4
     seen = []
     monkeypatch.setattr(trainer.adversary, "learn", lambda *words: seen.append(words) or (0, 0))
-    step(trainer, {k: v for k, v in batch.items() if k != "degraded"})
-    assert torch.equal(seen[0][0], batch["truth"] * 2 - 1)  # no recipe: they are bad as they come
+    with calls_of(trainer.networks["model"]) as calls:
+        step(trainer, {k: v for k, v in batch.items() if k != "degraded"})
+    [(real, fake)] = seen
+    assert torch.equal(real, batch["truth"] * 2 - 1)  # no recipe: they are bad as they come
+    assert torch.equal(fake, calls[0][1][1])  # the degraded twins, not the clean ones
 
 
 # ---- which way it pushes
