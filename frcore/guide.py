@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from frcore import checkpoint
-from frcore.helpers import identity, perceptual, stlpips
+from frcore.helpers import emotion, identity, perceptual, stlpips
 from frcore.registry import METHODS, load_method
 
 
@@ -40,6 +40,7 @@ class Landmarks:
 
 # name or asset -> loader(path, device); perceptual nets besides, by their asset
 _PARTS: dict[str, Callable] = {
+    "emotion": emotion.load,
     "identity": identity.load,
     "landmarks": lambda path, device: Landmarks(path),
     "stlpips_vgg": lambda path, device: stlpips.load("vgg", path, device),

@@ -24,7 +24,7 @@ _FOLDERS = {"baselines": "baseline", "helpers": "helper", "methods": "method"}
 DATA = ("paired", "unpaired", "two_sets", "faces", "none")
 # frozen nets that a head may ask for by what they are -> the asset that they are made of; others go
 # by the asset's own name. "perceptual" is the net that `settings.perceptual` names.
-NETS = {"identity": "dlib_resnet", "landmarks": "dlib_68"}
+NETS = {"identity": "dlib_resnet", "landmarks": "dlib_68", "emotion": "emotion"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class MethodRow:
     def trained(self) -> bool:
         """Whether there are weights to be learnt: by descent, or by a fit that is none."""
         return bool(self.exports & {"make_trainer", "fit"})
+
+    @property
+    def descends(self) -> bool:
+        """Whether it is trained in steps; a `fit` alone takes none."""
+        return "make_trainer" in self.exports
 
     @property
     def generative(self) -> bool:

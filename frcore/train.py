@@ -299,7 +299,7 @@ def train_model(
     if hasattr(method, "fit") and start is None and not (state / "state.pt").is_file():
         torch.manual_seed(seed_for(entry.seed, name, "fit"))
         method.fit(model, settings, guide, faces)
-    trainer = method.make_trainer(model, settings, guide) if row_descends(row) else Fitted(model)
+    trainer = method.make_trainer(model, settings, guide) if row.descends else Fitted(model)
     for key, network in trainer.networks.items():
         if key in networks:
             checkpoint.load_strict(network, networks[key], f"{start}: {key}")
@@ -309,7 +309,7 @@ def train_model(
         own = before.get("name") if start.name == "weights.safetensors" else None
         init = f"{own or start.name}, {before['images_seen']} images"
     plan = Plan(
-        images=plan_of.images if row_descends(row) else 0,
+        images=plan_of.images if row.descends else 0,
         batch=plan_of.batch,
         ema_images=plan_of.ema_images,
         ema_ramp=plan_of.ema_ramp,
@@ -379,11 +379,6 @@ class Fitted:
 
     def __init__(self, model: nn.Module):
         self.networks, self.optimizers = {"model": model}, {}
-
-
-def row_descends(row) -> bool:
-    """Whether a method has a trainer; a `fit` alone takes no steps."""
-    return "make_trainer" in row.exports
 
 
 def _faces_of(entry, samples, low_quality, recipes, degraders, guide, device):

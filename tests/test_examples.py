@@ -16,12 +16,20 @@ from PIL import Image
 from torch import nn
 
 from frcore import checkpoint, data, guide, train
+from frcore.assets import present
 from frcore.config import ConfigError, Model, load_config, read_yaml
 from frcore.facebatch import Faces
 from frcore.images import write_image
 from frcore.recipes import Recipe
 from frcore.registry import METHODS, add_methods_folder, load_method, settings_fields
-from frcore.restore import RestoreError, load_entry, load_model, restore_faces, restore_folder
+from frcore.restore import (
+    RestoreError,
+    assemble,
+    load_entry,
+    load_model,
+    restore_faces,
+    restore_folder,
+)
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "examples" / "methods"
@@ -430,6 +438,66 @@ def test_a_fit_takes_the_place_of_training(faces, tmp_path):
     torch.testing.assert_close(restored, 0.75 * image + 0.25 * mean, atol=1e-6, rtol=0)
     assert (tmp_path / "samples.png").is_file() and rows_of(tmp_path / "history.csv")
     assert json.loads((tmp_path / "weights.json").read_text())["method"] == "mean_face"
+
+
+# ---- pretrained parts
+
+PARTS = """
+import torch
+from torch import nn
+
+from frcore.config import Strict
+from frcore.losses import supervised
+
+METHOD = {
+    "title": "Parts",
+    "data": "paired",
+    "assets": ["identity", "emotion", "landmarks"],
+    "training_assets": ["perceptual", "stlpips_vgg"],
+}
+
+
+class Settings(Strict):
+    perceptual: str | None = "mobilenet_v2"
+
+
+def build(settings):
+    return nn.Conv2d(3, 3, 1)
+
+
+def restore(model, faces, guide):
+    assert set(guide) == {"identity", "emotion", "landmarks"}, set(guide)
+    assert guide["identity"].descriptors(faces.images, 1.0, 0.1).shape[1] == 128
+    assert guide["emotion"](faces.images).shape[1] == 7
+    assert guide["landmarks"](faces.images).shape[1:] == (68, 2)
+    return faces.images
+
+
+make_trainer = supervised(nn.functional.l1_loss)
+"""
+
+
+def test_any_number_of_parts_by_name_in_training_and_restoring(tmp_path, resources, faces):
+    (tmp_path / "parts.py").write_text(PARTS)
+    add_methods_folder(tmp_path)
+    names = ("dlib_resnet", "emotion", "dlib_68", "mobilenet_v2", "stlpips_vgg")
+    there = present(resources(*names))
+    row, module = METHODS["parts"], load_method("parts")
+    wanted = {"identity": "dlib_resnet", "emotion": "emotion", "landmarks": "dlib_68"}
+    assert row.parts({}, training=False) == wanted
+    more = {"perceptual": "mobilenet_v2", "stlpips_vgg": "stlpips_vgg"}
+    assert row.parts({}, training=True) == wanted | more
+    assert row.parts({"perceptual": None}, True) == wanted | {"stlpips_vgg": "stlpips_vgg"}
+    trained = guide.load_guide("parts", module.Settings(), {}, there, "cpu", training=True)
+    assert set(trained) == {*wanted, *more}
+    card = {"method": "parts", "settings": {}, **FRAME}
+    path = tmp_path / "w.safetensors"
+    checkpoint.save_weights(path, {"model": nn.Conv2d(3, 3, 1).state_dict()}, card)
+    restorer = assemble("mine", card, path, {}, there)
+    image = images_of(faces[:2])
+    assert torch.equal(restore_faces(restorer, image, ["a", "b"]), image)
+    with pytest.raises(RestoreError, match=r"needs the pretrained part emotion: `frcore weights fetch"):
+        assemble("mine", card, path, {}, {k: v for k, v in there.items() if k != "emotion"})
 
 
 # ---- what no method may do

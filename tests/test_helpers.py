@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from frcore.helpers import features, identity, perceptual, stlpips
+from frcore.helpers import emotion, features, identity, perceptual, stlpips
 from frcore.helpers.vision import import_torchvision
 
 DLIB_FILE = "dlib_resnet/dlib_face_recognition_resnet_model_v1.dat"
@@ -411,3 +411,50 @@ def test_inception_features_are_pytorch_fids(tmp_path):
 def test_unknown_feature_net():
     with pytest.raises(ValueError, match="unknown feature net 'clip'"):
         features.load("clip", "none")
+
+
+# ---- expression
+
+
+def test_emotion_is_keras_net(resources):
+    net = emotion.load(resources("emotion") / "emotion" / "emotion_model.hdf5")
+    stored = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+    assert sum(value.numel() for value in stored.values()) == 58_423
+    assert not any(p.requires_grad for p in net.parameters()) and not net.training
+    images = torch.rand(3, 3, 48, 48, requires_grad=True)
+    logits = net(images)
+    assert logits.shape == (3, 7)
+    logits[:, emotion.CLASSES.index("happy")].sum().backward()
+    assert images.grad.abs().sum() > 0  # a loss can be made of it
+    with torch.no_grad():
+        torch.testing.assert_close(net(images[1:2]), logits[1:2])
+        large = torch.nn.functional.interpolate(images, size=96, mode="bilinear")
+        assert net(large).shape == (3, 7)
+
+
+@pytest.mark.parametrize("side", [6, 7, 15, 60])
+def test_pooling_pads_as_keras_does(side):
+    """Of an even side none before and one after; of an odd one, one each."""
+    x = torch.randn(1, 1, side, side)
+    before = 0 if side % 2 == 0 else 1
+    pooled = emotion.same_pool(x)[0, 0]
+    assert pooled.shape == (-(-side // 2),) * 2
+    for i in range(len(pooled)):
+        for j in range(len(pooled)):
+            rows, columns = (slice(max(2 * k - before, 0), 2 * k - before + 3) for k in (i, j))
+            assert pooled[i, j] == x[0, 0, rows, columns].max()
+
+
+def test_emotion_finds_the_smiles_of_orl(resources):
+    """Looked at: the ten faces of ORL that it finds happiest smile; it calls few disgusted."""
+    root = resources("emotion", "orl")
+    net = emotion.load(root / "emotion" / "emotion_model.hdf5")
+
+    def probability(person, name):
+        photos = sorted((root / "orl" / "faces" / f"s{person}").iterdir())
+        faces = [Image.open(path).convert("RGB").crop((6, 16, 86, 96)) for path in photos]
+        images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
+        return float(net(images).softmax(1)[:, emotion.CLASSES.index(name)].mean())
+
+    assert probability(5, "happy") > 2 * probability(1, "happy")
+    assert probability(5, "disgust") < 0.1
