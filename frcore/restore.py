@@ -199,7 +199,8 @@ def assemble(
     there = (present("resources") if assets is None else assets) if wanted else {}
     for part, asset in wanted.items():
         if asset not in there:
-            raise RestoreError(f"{name} needs the pretrained part {part}: `frcore weights fetch {asset}`")
+            get = f"`frcore weights fetch {asset}`"
+            raise RestoreError(f"{name} needs the pretrained part {part}: {get}")
     guide = load_guide(method, settings, helpers, there, device)
     card = {**card, "name": name, "settings": settings.model_dump()}
     digest = hashlib.sha256(json.dumps(card, sort_keys=True, default=list).encode())

@@ -496,7 +496,7 @@ def test_any_number_of_parts_by_name_in_training_and_restoring(tmp_path, resourc
     restorer = assemble("mine", card, path, {}, there)
     image = images_of(faces[:2])
     assert torch.equal(restore_faces(restorer, image, ["a", "b"]), image)
-    with pytest.raises(RestoreError, match=r"needs the pretrained part emotion: `frcore weights fetch"):
+    with pytest.raises(RestoreError, match="emotion: `frcore weights fetch"):
         assemble("mine", card, path, {}, {k: v for k, v in there.items() if k != "emotion"})
 
 

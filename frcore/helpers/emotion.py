@@ -8,6 +8,7 @@ detector: on aligned frames its hard labels are fragile, its probabilities are w
 N batch, H height, W width.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ class Emotion(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(1, 8, 3, bias=False), _norm(8)
         self.conv2, self.norm2 = nn.Conv2d(8, 8, 3, bias=False), _norm(8)
-        self.blocks = nn.ModuleList(_Module(a, b) for a, b in zip(_WIDTHS, _WIDTHS[1:]))
+        self.blocks = nn.ModuleList(_Module(a, b) for a, b in pairwise(_WIDTHS))
         self.last = nn.Conv2d(_WIDTHS[-1], len(CLASSES), 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -122,10 +123,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Emotion:
             separable(block.first, 2 * k - 1)
             separable(block.second, 2 * k)
             conv(block.shortcut, f"conv2d_{2 + k}")
-            for place, part in enumerate(
-                (block.shortcut_norm, block.first_norm, block.second_norm)
-            ):
-                norm(part, 3 * k + place)
+            norm(block.shortcut_norm, 3 * k)
+            norm(block.first_norm, 3 * k + 1)
+            norm(block.second_norm, 3 * k + 2)
         conv(net.last, "conv2d_7")
         net.last.bias.copy_(read("conv2d_7", "bias"))
     return net.to(device).eval().requires_grad_(False)
