@@ -212,16 +212,20 @@ class Plan:
         return job.model_copy(update={**own, **files}).argument()
 
     def fetch_asset(self, asset: str, file: str) -> jobs.FetchAsset:
+        """One asset of the catalogue -> resources/{asset}/{file}, checked by its SHA-256."""
         return jobs.FetchAsset(name=asset, entry=self.assets[asset], root=self.config.resources)
 
     def fetch_photos(self, asset: str, file: str) -> jobs.FetchPhotos:
+        """A packaged archive of photographs."""
         return jobs.FetchPhotos(name=asset, entry=self.assets[asset], root=self.config.resources)
 
     def licences(self) -> jobs.Licences:
+        """Licences of everything that a run reads, as Markdown."""
         entries = {name: self.assets[name] for name in assets_of_run(self)}
         return jobs.Licences(entries=entries, root=self.config.resources)
 
     def align_faces(self, dataset: str, shard: str) -> jobs.AlignFaces:
+        """Photographs of one shard -> aligned faces, their rows, and the quarantine."""
         return jobs.AlignFaces(
             name=dataset,
             dataset=self.config.datasets[dataset],
@@ -232,6 +236,7 @@ class Plan:
         )
 
     def join_faces(self, dataset: str) -> jobs.JoinFaces:
+        """Tables of a dataset's shards -> one table of faces, one quarantine."""
         entry = self.config.datasets[dataset]
         return jobs.JoinFaces(
             name=dataset,
@@ -241,6 +246,7 @@ class Plan:
         )
 
     def parse_faces(self, dataset: str) -> jobs.ParseFaces:
+        """Aligned faces -> parsing maps of the truth."""
         entry, parser = self.config.datasets[dataset], self.label_parser(dataset)
         labels = listings.labels_digest(entry)
         given = self.given([parser]).get(parser, "") if parser else ""
@@ -252,6 +258,7 @@ class Plan:
         )
 
     def degrade_faces(self, dataset: str, degradation: str) -> jobs.DegradeFaces:
+        """Test faces of a dataset -> their degraded copies, with the drawn parameters."""
         return jobs.DegradeFaces(
             dataset=dataset,
             degradation=degradation,
@@ -261,10 +268,12 @@ class Plan:
         )
 
     def contact_sheet(self, dataset: str, degradation: str) -> jobs.ContactSheet:
+        """Some faces under one degradation, several draws each -> a picture."""
         recipe = self.config.degradations[degradation]
         return jobs.ContactSheet(degradation=degradation, recipe=recipe, seed=self.config.seed)
 
     def train_model(self, model: str) -> jobs.TrainModel:
+        """Faces, helper nets and one entry of `models:` -> weights, card, history, samples."""
         config, entry = self.config, self.config.models[model]
         helpers, degraders = config.helpers_of(model), config.degraders_of(model)
         start = self._init(model)
@@ -289,10 +298,12 @@ class Plan:
         )
 
     def restore_faces(self, model: str, dataset: str, degradation: str) -> jobs.RestoreFaces:
+        """One model and one degraded test set -> restored faces and the status of each."""
         recipe = self.config.degradations[degradation]
         return jobs.RestoreFaces(**self._restoring(model, dataset), recipe=recipe)
 
     def restore_part(self, model, dataset, degradation, part: str) -> jobs.RestorePart:
+        """A share of a test set."""
         return jobs.RestorePart(
             **self._restoring(model, dataset),
             recipe=self.config.degradations[degradation],
@@ -301,9 +312,11 @@ class Plan:
         )
 
     def join_parts(self, model: str, dataset: str, degradation: str) -> jobs.JoinParts:
+        """The parts of a restored test set -> one folder and one table."""
         return jobs.JoinParts()
 
     def assess_samples(self, model: str, dataset: str, degradation: str) -> jobs.AssessSamples:
+        """A stochastic model, one degraded test set -> how its restorations differ."""
         return jobs.AssessSamples(
             **self._restoring(model, dataset),
             dataset=dataset,
@@ -329,23 +342,25 @@ class Plan:
         }
 
     def truth_features(self, dataset: str) -> jobs.TruthFeatures:
+        """Truth of a dataset -> features and statistics that the set metrics compare with."""
         entry, protocol = self.config.datasets[dataset], self.protocol
         return jobs.TruthFeatures(
             protocol=protocol,
             frame=self.frame(dataset),
             resources=self.config.resources,
-            digests=self.feature_digests(),
+            digests=self.feature_digests,
             kept=f"{self.config.results}/truth/kept/{dataset}",
             limit=entry.test_limit or 0,
         )
 
     def score_faces(self, model: str, dataset: str, degradation: str) -> jobs.ScoreFaces:
+        """Restored faces and their truth -> scores per image and per set."""
         low = self.config.datasets[dataset].low_quality
         return jobs.ScoreFaces(
             protocol=self.protocol,
             frame=self.frame(dataset),
             resources=self.config.resources,
-            digests=self.metric_digests(),
+            digests=self.metric_digests,
             kept=f"{self.config.results}/scores/{model}/{dataset}/kept/{degradation}",
             dataset=dataset,
             degradation=degradation,
@@ -353,6 +368,7 @@ class Plan:
             reference=(self.truth_of(dataset) or "") if low else "",
         )
 
+    @functools.cached_property
     def metric_digests(self) -> dict[str, str]:
         """{metric: digest of its code and its parts} of the protocol's metrics."""
         return {
@@ -361,6 +377,7 @@ class Plan:
             for name in self.protocol.metrics
         }
 
+    @functools.cached_property
     def feature_digests(self) -> dict[str, str]:
         """{extractor: digest of its code and its parts} of what the set metrics compare."""
         rows = [METRICS[name] for name in self.protocol.metrics]
@@ -376,6 +393,7 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def join_scores(self) -> jobs.JoinScores:
+        """Score files of a run, published numbers and the models' cards -> the long table."""
         run = self.config.run
         return jobs.JoinScores(
             models={name: self.model_facts(name) for name in run.models},
@@ -410,29 +428,36 @@ class Plan:
         return facts
 
     def comparison(self) -> jobs.Comparison:
+        """Long table -> the comparison for print, as CSV, Markdown and LaTeX."""
         return jobs.Comparison(titles=self.titles(), rows=jobs.metric_rows(self.protocol.metrics))
 
     def plot_scores(self) -> jobs.PlotScores:
+        """Long table -> a figure a metric, as PNG and SVG."""
         names = self.protocol.metrics
         rows = jobs.metric_rows(names)
         return jobs.PlotScores(titles=self.titles(), names=names, rows=rows)
 
     def plot_training(self) -> jobs.PlotTraining:
+        """Histories of trained models -> their losses over images seen."""
         return jobs.PlotTraining(titles=self.titles(self.trained_models()))
 
     def panel(self, dataset: str, degradation: str) -> jobs.Panel:
+        """Degraded, restored and true faces of fixed ids -> one picture."""
         return jobs.Panel(titles=self.titles(self.config.run.models), n=self.config.run.panel)
 
     def panel_of_strengths(self, figure: str) -> jobs.PanelOfStrengths:
+        """Fixed faces under several degradations, restored by several models -> one picture."""
         entry = self.config.figures[figure]
         titles = self.titles(entry.models)
         return jobs.PanelOfStrengths(figure=entry, titles=titles, results=self.config.results)
 
     def report_page(self) -> jobs.ReportPage:
+        """Tables, figures, cards and quarantine of a run -> one self-contained page."""
         rows = jobs.metric_rows(self.protocol.metrics)
         return jobs.ReportPage(config=selection(self.config), protocol=self.protocol, rows=rows)
 
     def assess_prior(self, prior: str) -> jobs.AssessPrior:
+        """Weights of a prior and its encoder, faces -> scores.csv, samples.png, inversion_*.png."""
         datasets, encoder = self.prior_datasets(prior), self.encoder_of(prior)
         names = [prior, *filter(None, [encoder])]
         return jobs.AssessPrior(
@@ -448,6 +473,7 @@ class Plan:
         )
 
     def assess_degradation(self, degrader: str) -> jobs.AssessDegradation:
+        """Weights of a degradation model, faces -> scores.csv, pairs.png, degradation.png."""
         config, entry = self.config, self.config.models[degrader]
         named = {name: config.degradations[name] for name in config.run.degradations}
         size = config.datasets[entry.train.datasets[0]].size
