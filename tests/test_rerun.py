@@ -136,7 +136,7 @@ def test_one_more_metric_is_measured_alone(toy, snakemake, changed):
 
 
 def test_changed_training_code_trains_again(toy, snakemake, changed):
-    changed("frcore/methods/psfr_gan.py", "return sum(-f.mean()", "return 2 * sum(-f.mean()")
+    changed("frcore/methods/psfr_gan.py", "total = s.pixel_weight", "total = 2 * s.pixel_weight")
     found = planned(snakemake, toy)
     assert found.pop("train_model") == 1  # the parser is another method
     assert found.pop("restore_faces") == found.pop("score_faces") == 1
