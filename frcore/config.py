@@ -511,7 +511,9 @@ def add_folders(methods: Iterable[str], metrics: Iterable[str] = ()) -> None:
     mistakes = []
 
     def read(key: str, folders, add: Callable) -> None:
-        for folder in [folders] if isinstance(folders, str) else folders:
+        if not isinstance(folders, list | tuple):
+            return  # the check of the configuration says so
+        for folder in folders:
             try:
                 add(folder)
             except ValueError as error:

@@ -31,7 +31,7 @@ from frcore.config import (
     project_file,
 )
 from frcore.faces import kinds, listings, people
-from frcore.registry import METHODS, METRICS, default_of, nearest, settings_fields
+from frcore.registry import METHODS, METRICS, NETS, default_of, nearest, settings_fields
 from frcore.registry_metrics import FEATURES
 
 # what stands around the function of every metric
@@ -625,6 +625,7 @@ def open_plan(data: Mapping, root: Path) -> Plan:
         protocol = load_protocol(config.run.protocol, root / "protocols")
         catalogue = assets.catalogue(config.assets)
         _check_settings(config)
+        _check_parts(config, protocol, catalogue)
         _check_published(config, root)
         _check_paths(config, root)
     except ConfigError as error:
@@ -650,6 +651,27 @@ def _check_settings(config: Config) -> None:
             for key in settings:
                 if key not in known:
                     mistakes.append(f"{where}.{key}: unknown key {nearest(key, known)}")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _check_parts(config: Config, protocol: Protocol, catalogue: Mapping[str, Asset]) -> None:
+    """Pretrained parts that methods and metrics name must be in the catalogue."""
+    mistakes = []
+    for metric in protocol.metrics:
+        for asset in METRICS[metric].assets:
+            if asset not in catalogue:
+                mistakes.append(f"metric {metric}: no asset {asset!r} {nearest(asset, catalogue)}")
+    for name in config.used_models():
+        entry = config.models[name]
+        parts = METHODS[entry.method].parts(entry.settings, training=entry.train is not None)
+        for part, asset in parts.items():
+            if asset not in catalogue:
+                where = "settings.perceptual" if part == "perceptual" else f"method {entry.method}"
+                known = {*catalogue, *NETS}
+                mistakes.append(
+                    f"models.{name}: {where}: no asset {asset!r} {nearest(asset, known)}"
+                )
     if mistakes:
         raise ConfigError(mistakes)
 

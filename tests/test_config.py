@@ -155,6 +155,20 @@ def test_settings_beside_weights_must_be_those_of_the_card(data, capsys):
     assert "models.mine.method: dl_st, the weights are of rdfr" in refused(data, capsys)
 
 
+def test_pretrained_parts_that_nobody_knows_are_one_line(data, capsys):
+    data["models"]["psfrgan_64"]["settings"] |= {"perceptual": "vgg20"}
+    line = refused(data, capsys)
+    assert (
+        "models.psfrgan_64: settings.perceptual: no asset 'vgg20' (did you mean 'vgg19'?)" in line
+    )
+
+
+@pytest.mark.parametrize("value", [3, "my_methods", {"a": 1}])
+def test_folders_of_methods_are_a_list(data, value):
+    data["methods"] = value
+    assert mistakes(data)[0].startswith("methods: Input should be a valid tuple")
+
+
 def test_shipped_weights_that_are_not_there_say_what_to_write(data, capsys):
     data["run"] |= {"models": ["mine"], "figures": []}
     train = {"degradations": ["psfr_64"], "images": 64}
