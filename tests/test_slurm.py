@@ -116,7 +116,8 @@ def trainers(folder, model) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
         is_python = bool(words) and Path(words[0]).name.startswith("python")
-        if process.info["cwd"] == str(folder) and is_python and model in words:
+        named = any(f'"name":"{model}"' in word for word in words)
+        if process.info["cwd"] == str(folder) and is_python and named:
             found += [process] if any(w.endswith("/train_model.py") for w in words) else []
     return found
 
@@ -135,7 +136,7 @@ def test_toy_run_on_slurm_survives_a_cancelled_training(cluster, toy, clone, tmp
 
     # stop the training as soon as it has saved, so that it cannot end before it is cancelled
     [trainer] = wait_for(lambda: trainers(folder, "toy_psfrgan"), run, log)
-    wait_for((state / "state.pt").exists, run, log)
+    wait_for(lambda: list(state.glob("*/state.pt")), run, log)
     trainer.suspend()
     active = [job for job in queue(folder) if job["state"] == "RUNNING"]
     [job] = [job for job in active if "train_model" in job["comment"]]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import checkpoint, learned, restore, train
+from frcore import adversary, checkpoint, learned, restore, train
 from frcore.assets import catalogue, present
 from frcore.config import load_config
 from frcore.data import Sample, TrainingFaces
@@ -21,6 +21,7 @@ from frcore.facebatch import Faces
 from frcore.faces import build
 from frcore.guide import load_guide
 from frcore.helpers import degradation, generator
+from frcore.losses import logistic_g
 from frcore.methods import dl_st as method
 from frcore.metrics import score, semantics, sets
 from frcore.nets.stylegan2 import EqualConv
@@ -141,7 +142,7 @@ def test_the_printed_adversarial_term_has_no_gradient_where_it_is_needed():
     logit = torch.tensor(-10.0, requires_grad=True)
     (printed,) = torch.autograd.grad(-F.softplus(logit), logit)
     assert printed.item() == pytest.approx(-4.5e-5, rel=0.02)
-    (ours,) = torch.autograd.grad(degradation.logistic_g(logit), logit)
+    (ours,) = torch.autograd.grad(logistic_g(logit), logit)
     assert ours.item() == pytest.approx(-1.0, abs=1e-4)
 
 
@@ -717,7 +718,8 @@ def test_losses_reach_every_part_and_leave_the_prior_alone():
 def test_total_is_eq_8(monkeypatch):
     trainer, _, _ = restorer(pixel_weight=2.0, perceptual_weight=3.0, adversarial_weight=5.0)
     kept = []
-    monkeypatch.setattr(method, "descend", lambda _, loss: kept.append(float(loss.detach())))
+    for module in (method, adversary):
+        monkeypatch.setattr(module, "descend", lambda _, loss: kept.append(float(loss.detach())))
     losses = {k: float(v.detach()) for k, v in trainer.step(batch_of()).items()}
     total = 2 * losses["pixel"] + 3 * losses["perceptual"] + 5 * losses["adversarial"]
     assert kept[0] == pytest.approx(total, rel=1e-5)

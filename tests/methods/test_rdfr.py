@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import checkpoint
-from frcore import losses as shared_losses
+from frcore import adversary, checkpoint
 from frcore import restore as restoring
 from frcore.facebatch import Faces
 from frcore.methods import rdfr as method
@@ -456,10 +455,11 @@ def test_measured_face_does_not_depend_on_its_batch(tmp_path):
     together = restoring.restore_faces(restorer, images, ids, seed=3)
     reverse = restoring.restore_faces(restorer, images.flip(0), ids[::-1], seed=3, batch=3)
     alone = restoring.restore_faces(restorer, images[2:3], ids[2:3], seed=3)
-    assert torch.equal(reverse.flip(0), together)
-    assert torch.equal(alone, together[2:3])
+    # up to rounding, which some processors do otherwise in a batch of another size
+    torch.testing.assert_close(reverse.flip(0), together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, together[2:3], atol=1e-5, rtol=0)
     other = restoring.restore_faces(restorer, images[2:3], ["e"], seed=3)
-    assert not torch.equal(other, alone)
+    assert not torch.allclose(other, alone, atol=1e-3)
 
 
 # ---- skips
@@ -519,7 +519,7 @@ def watched(trainer, monkeypatch):
         given.append((names[id(optimizer)], loss.detach().clone()))
         descend(optimizer, loss)
 
-    for module in (method, shared_losses):  # R1's step is taken there
+    for module in (method, adversary):  # the discriminator's steps are taken there
         monkeypatch.setattr(module, "descend", record)
     return given
 
@@ -564,7 +564,7 @@ def test_spread_of_the_truths_is_best_where_spread_is_paid_for(spread, wanted, m
     """Truths of -1 and 1 alike often behind one input: one answer, their own spread, twice that."""
     trainer, model = make(spread_weight=spread, adversarial_weight=0.0, quantise=False)
     n, draws, generator = 4000, 2 if spread else 1, torch.Generator().manual_seed(0)
-    trainer.networks["discriminator"] = Blind()
+    trainer.networks["discriminator"] = trainer.adversary.d = Blind()
     given = watched(trainer, monkeypatch)
 
     def signs(count):
@@ -672,7 +672,7 @@ def test_overfits_a_few_faces_and_learns_to_ignore_the_noise():
         halve_at=(1000, 1250),
         betas=(0.9, 0.99),
     )
-    trainer.networks["discriminator"] = Blind()
+    trainer.networks["discriminator"] = trainer.adversary.d = Blind()
     batch, gates = tiny_batch(), []
     for step in range(380):
         torch.manual_seed(step)
