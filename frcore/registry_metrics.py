@@ -186,9 +186,10 @@ def _enter(kind: str, name: str, values: dict, place: str, where: str) -> None:
         _put(FEATURES, name, row, where)
         return
     each = values.get("each") or {}
-    for chosen in itertools.product(*each.values()):
+    for chosen in itertools.product(*each.values()):  # keys, where a value has a word
         words = dict(zip(each, chosen))
-        texts = {key: values[key].format(**words) for key in ("title", "what")}
+        said = {f"{k}_word": each[k][v] for k, v in words.items() if isinstance(each[k], dict)}
+        texts = {key: values[key].format(**words, **said) for key in ("title", "what")}
         row = MetricRow(
             title=texts["title"],
             kind="set" if kind == "set_metric" else "image",

@@ -17,8 +17,9 @@ new samples of the restored images, or a SetScore. NoValue(reason) leaves the va
 `features`: what set metrics compare, made of images and, if there is one, the net of its asset ->
 N x ... array. Other names as for `metric`.
 
-A family is one decorator with `each={"k": [1, 4]}` and "{k}" in its texts; several decorators may
-stand above one function; `each` and `arguments` are passed to it by name.
+A family is one decorator with `each={"k": [1, 4]}` and "{k}" in its texts, or with a word for each
+value, `each={"k": {1: "nearest", 4: "4th nearest"}}` and "{k_word}"; several decorators may stand
+above one function; `each` and `arguments` are passed to it by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence

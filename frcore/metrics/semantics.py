@@ -218,35 +218,15 @@ def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
 
 
 @set_metric(
-    "iprecision_dlib_k1",
-    features="dlib_resnet",
-    title="iPrecision k=1 (dlib, pair)",
-    higher_is_better=True,
-    pairs=True,
-    what="share of restored faces no farther from their own true face than its nearest "
-    "other one; RDFR's, with dlib's net for FaceNet",
-    arguments={"k": 1, "person": False},
-)
-@set_metric(
     "iprecision_dlib_k{k}",
     features="dlib_resnet",
     title="iPrecision k={k} (dlib, pair)",
     higher_is_better=True,
     pairs=True,
-    what="share of restored faces no farther from their own true face than its "
-    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
-    each={"k": [4, 10]},
-    arguments={"person": False},
-)
-@set_metric(
-    "iprecision_person_dlib_k1",
-    features="dlib_resnet",
-    title="iPrecision k=1 (dlib, person)",
-    higher_is_better=True,
-    pairs=True,
-    what="share of restored faces no farther from a true face of their person than its nearest "
+    what="share of restored faces no farther from their own true face than its {k_word} "
     "other one; RDFR's, with dlib's net for FaceNet",
-    arguments={"k": 1, "person": True},
+    each={"k": {1: "nearest", 4: "4th nearest", 10: "10th nearest"}},
+    arguments={"person": False},
 )
 @set_metric(
     "iprecision_person_dlib_k{k}",
@@ -254,9 +234,9 @@ def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
     title="iPrecision k={k} (dlib, person)",
     higher_is_better=True,
     pairs=True,
-    what="share of restored faces no farther from a true face of their person than its "
-    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
-    each={"k": [4, 10]},
+    what="share of restored faces no farther from a true face of their person than its {k_word} "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": {1: "nearest", 4: "4th nearest", 10: "10th nearest"}},
     arguments={"person": True},
 )
 def iprecision_of_set(restored: Restored, truth: Truth, k: int, person: bool, seed, n_draws):
@@ -274,35 +254,15 @@ def iprecision_of_set(restored: Restored, truth: Truth, k: int, person: bool, se
 
 
 @set_metric(
-    "irecall_dlib_k1",
-    features="dlib_resnet",
-    title="iRecall k=1 (dlib, pair)",
-    higher_is_better=True,
-    pairs=True,
-    what="share of true faces no farther from their own restored face than its nearest "
-    "other one; RDFR's, with dlib's net for FaceNet",
-    arguments={"k": 1, "person": False},
-)
-@set_metric(
     "irecall_dlib_k{k}",
     features="dlib_resnet",
     title="iRecall k={k} (dlib, pair)",
     higher_is_better=True,
     pairs=True,
-    what="share of true faces no farther from their own restored face than its "
-    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
-    each={"k": [4, 10]},
-    arguments={"person": False},
-)
-@set_metric(
-    "irecall_person_dlib_k1",
-    features="dlib_resnet",
-    title="iRecall k=1 (dlib, person)",
-    higher_is_better=True,
-    pairs=True,
-    what="share of true faces no farther from a restored face of their person than its nearest "
+    what="share of true faces no farther from their own restored face than its {k_word} "
     "other one; RDFR's, with dlib's net for FaceNet",
-    arguments={"k": 1, "person": True},
+    each={"k": {1: "nearest", 4: "4th nearest", 10: "10th nearest"}},
+    arguments={"person": False},
 )
 @set_metric(
     "irecall_person_dlib_k{k}",
@@ -310,9 +270,9 @@ def iprecision_of_set(restored: Restored, truth: Truth, k: int, person: bool, se
     title="iRecall k={k} (dlib, person)",
     higher_is_better=True,
     pairs=True,
-    what="share of true faces no farther from a restored face of their person than its "
-    "{k}th nearest other one; RDFR's, with dlib's net for FaceNet",
-    each={"k": [4, 10]},
+    what="share of true faces no farther from a restored face of their person than its {k_word} "
+    "other one; RDFR's, with dlib's net for FaceNet",
+    each={"k": {1: "nearest", 4: "4th nearest", 10: "10th nearest"}},
     arguments={"person": True},
 )
 def irecall_of_set(restored: Restored, truth: Truth, k: int, person: bool, seed, n_draws):
