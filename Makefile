@@ -23,7 +23,7 @@ lint: $(READY)
 	@$(BIN)/snakefmt --check Snakefile rules
 
 bench: $(READY)
-	@$(BIN)/python -m frcore.bench
+	@$(BIN)/python -m benchmarks
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'

@@ -2,6 +2,6 @@
 
 import sys
 
-from frcore.cli import main
+from frcore.cli.main import main
 
 sys.exit(main())

@@ -1,8 +1,14 @@
 """Pretrained parts and packaged photographs: fetched once, checked by SHA-256.
 
-Needs the catalogue (frcore/assets.yaml and `assets:` of the configuration).
+Needs the catalogue (frcore/catalogue/assets.yaml and `assets:` of the configuration).
 Leaves resources/{asset}/{file} and the table of licences.
 """
+
+
+localrules:
+    fetch_asset,
+    fetch_photos,
+    licences,
 
 
 rule fetch_asset:
@@ -12,15 +18,12 @@ rule fetch_asset:
     log:
         f"{OUT}/logs/fetch/{{asset}}/{{file}}.log",
     wildcard_constraints:
-        asset=flow.one_of(PLAN.file_assets()),
-        file=flow.one_of({PLAN.assets[name].file for name in PLAN.file_assets()}),
+        asset=one_of(PLAN.file_assets()),
     retries: 1
-    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        digest=digest("fetch_asset"),
-        job=job("fetch_asset"),
+        **job("fetch_asset"),
     shell:
         'python "$SCRIPTS"/fetch_asset.py {params.job:q} > {log} 2>&1'
 
@@ -32,15 +35,12 @@ rule fetch_photos:
     log:
         f"{OUT}/logs/fetch/{{asset}}/{{file}}.log",
     wildcard_constraints:
-        asset=flow.one_of(PLAN.folder_assets()),
-        file=flow.one_of({PLAN.assets[name].file for name in PLAN.folder_assets()}),
+        asset=one_of(PLAN.folder_assets()),
     retries: 1
-    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        digest=digest("fetch_photos"),
-        job=job("fetch_photos"),
+        **job("fetch_photos"),
     shell:
         'python "$SCRIPTS"/fetch_photos.py {params.job:q} > {log} 2>&1'
 
@@ -51,11 +51,9 @@ rule licences:
         table=f"{OUT}/tables/licences.md",
     log:
         f"{OUT}/logs/licences.log",
-    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        digest=digest("licences"),
-        job=job("licences"),
+        **job("licences"),
     shell:
         'python "$SCRIPTS"/licences.py {params.job:q} > {log} 2>&1'

@@ -1,44 +1,67 @@
-"""The configuration, parsed once; names and input functions that the rules share. No rules here."""
+"""The configuration, parsed once; files and input functions that the rules share. No rules here."""
 
+import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
-sys.path.insert(0, str(ROOT))
-from frcore import workflow as flow
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if (HERE.parent / "frcore").is_dir():
+    sys.path.insert(0, str(HERE.parent))
+from frcore.config import with_catalogue
+from frcore.workflow.checks import open_plan, stop_before_any_job
+from frcore.workflow.graph import TABLES as TABLE_NAMES, one_of
+from frcore.workflow.jobs import RULES
+from frcore.workflow.processes import launcher, set_environment
 
-flow.set_environment(ROOT)
-PLAN = flow.open_plan(config, ROOT)
+
+def scripts():
+    """Folder of the scripts: beside the rules, or copies where the rules came over a network."""
+    beside, copies = HERE.parent / "workflow_scripts", Path(".snakemake/frcore/scripts")
+    if beside.is_dir():
+        return beside
+    copies.mkdir(parents=True, exist_ok=True)
+    for name in RULES:
+        source = workflow.source_path(f"../workflow_scripts/{name}.py")
+        shutil.copy(source, copies / f"{name}.py")
+    return copies.absolute()
+
+
+set_environment(scripts())
+PLAN = open_plan(with_catalogue(config))
 CFG = PLAN.config
 OUT = CFG.results
 RES = CFG.resources
 REPORT = f"{OUT}/report.html"
-TABLES = [f"{OUT}/tables/{name}" for name in flow.TABLES]
+TABLES = [f"{OUT}/tables/{name}" for name in TABLE_NAMES]
 
 
 wildcard_constraints:
-    dataset=flow.one_of(CFG.datasets),
-    degradation=flow.one_of(CFG.degradations),
-    model=flow.one_of(CFG.models),
+    dataset=one_of(CFG.datasets),
+    degradation=one_of(CFG.degradations),
+    model=one_of(CFG.models),
+    prior=one_of(PLAN.priors()),
+    degrader=one_of(PLAN.degraders()),
+    figure=one_of(CFG.figures),
     shard=r"\d{4}",
     part=r"\d{4}",
 
 
-def digest(name):
-    """Parameter of a rule: what changes its result, and nothing else."""
-    return lambda wildcards: PLAN.digest(name, wildcards)
-
-
 def job(name):
-    """What a rule gives its script. It follows from the files, so it reruns nothing by itself."""
-    return lambda wildcards, input, output: PLAN.argument(
-        name, wildcards, input, output
-    )
+    """Parameters of a rule: the digest of what changes its result, and what its script gets.
+
+    The latter follows from the rule's files, so that it reruns nothing by itself.
+    """
+    return {
+        "digest": lambda wildcards: PLAN.digest(name, wildcards),
+        "job": lambda wildcards, input, output: PLAN.argument(
+            name, wildcards, input, output
+        ),
+    }
 
 
 def before_any_job():
     """Stop with one line when a needed file cannot be had or jobs of a killed run are queued."""
-    flow.before_any_job(PLAN, flow.assets_of_run(PLAN))
+    stop_before_any_job(PLAN, PLAN.all_assets())
 
 
 def asset_files(names):
@@ -46,15 +69,19 @@ def asset_files(names):
     return [PLAN.asset_path(name) for name in names]
 
 
-def shard_tables(wildcards, suffix=".csv"):
+# ----- faces
+def listing(stem):
+    """Outputs of a rule that lists faces, and the photographs that gave none."""
+    return {"table": f"{stem}.csv", "quarantine": f"{stem}.quarantine.csv"}
+
+
+def shards(wildcards):
     """Tables of a dataset's shards."""
-    shards = PLAN.shards(wildcards.dataset)
-    return [f"{OUT}/faces/{wildcards.dataset}/{shard}{suffix}" for shard in shards]
-
-
-def face_tables(datasets):
-    """Tables of faces of some datasets."""
-    return [f"{OUT}/faces/{dataset}.csv" for dataset in datasets]
+    folders = face_folders(wildcards.dataset)
+    return {
+        "tables": [f"{folder}.csv" for folder in folders],
+        "quarantines": [f"{folder}.quarantine.csv" for folder in folders],
+    }
 
 
 def face_folders(*datasets):
@@ -66,17 +93,79 @@ def face_folders(*datasets):
     ]
 
 
+def face_tables(datasets):
+    """Tables of faces of some datasets."""
+    return [f"{OUT}/faces/{dataset}.csv" for dataset in datasets]
+
+
+def faces(wildcards):
+    """Table and folders of a dataset's faces."""
+    return {
+        "table": f"{OUT}/faces/{wildcards.dataset}.csv",
+        "folders": face_folders(wildcards.dataset),
+    }
+
+
 def true_faces(dataset):
     """Table and folders of a dataset's true faces, where they are known."""
     if CFG.datasets[dataset].low_quality:
         return []
-    return [f"{OUT}/faces/{dataset}.csv", *face_folders(dataset)]
+    return [*face_tables([dataset]), *face_folders(dataset)]
+
+
+def reference_faces(model, dataset):
+    """Faces among which a method finds a good photograph of the same person, if it wants one."""
+    return true_faces(dataset) if PLAN.needs_reference(model) else []
+
+
+# ----- images with their table: of a degraded test set, of a restored one
+DEGRADED = f"{OUT}/degraded/{{dataset}}/{{degradation}}"
+RESTORED = f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}"
+
+
+def image_set(folder):
+    """Outputs of a rule that makes images and a table of them."""
+    return {"images": directory(folder), "table": f"{folder}.csv"}
+
+
+def restored_parts(wildcards):
+    """Folders and tables of the shares of a restored test set."""
+    cell = RESTORED.format(**wildcards)
+    folders = [f"{cell}.parts/{part}" for part in PLAN.parts(wildcards.model)]
+    return {"images": folders, "tables": [f"{folder}.csv" for folder in folders]}
+
+
+def score_tables(wildcards):
+    """What every model got on every test set of the run: scores, and the status of each face."""
+    cells = [f"{m}/{d}/{g}" for m, d, g in PLAN.runs()]
+    return {
+        "scores": [f"{OUT}/scores/{cell}.csv" for cell in cells],
+        "sets": [f"{OUT}/scores/{cell}.sets.csv" for cell in cells],
+        "restored": [f"{OUT}/restored/{cell}.csv" for cell in cells],
+    }
+
+
+def figure_cells(figure, pattern):
+    """One path for every model and degradation of an entry of `figures:`."""
+    entry = CFG.figures[figure]
+    paths = [
+        pattern.format(model=model, dataset=entry.dataset, degradation=degradation)
+        for model in entry.models
+        for degradation in entry.degradations
+    ]
+    return list(dict.fromkeys(paths))
 
 
 def set_features(dataset):
     """Features that distances of sets compare with, where there are some."""
     name = PLAN.truth_of(dataset)
     return [f"{OUT}/truth/{name}.npz"] if name else []
+
+
+# ----- weights
+def model_files(names, file="weights.json"):
+    """A file beside the weights of each of some trained entries."""
+    return [f"{OUT}/models/{name}/{file}" for name in names]
 
 
 def training_folders(model):
@@ -92,43 +181,54 @@ def training_weights(model):
     return PLAN.made([made.start, *made.helpers.values(), *made.degraders.values()])
 
 
-def reference_faces(model, dataset):
-    """Faces among which a method finds a good photograph of the same person, if it wants one."""
-    return true_faces(dataset) if PLAN.needs_reference(model) else []
-
-
 def parser_weights(dataset):
     """Weights of the parser that predicts a dataset's maps, if jobs make them."""
     parser = PLAN.label_parser(dataset)
     return PLAN.made([PLAN.weights_path(parser)]) if parser else []
 
 
-def figure_cells(figure, pattern):
-    """One path for every model and degradation of an entry of `figures:`."""
-    entry = CFG.figures[figure]
-    paths = [
-        pattern.format(m=model, d=entry.dataset, g=degradation)
-        for model in entry.models
-        for degradation in entry.degradations
-    ]
-    return list(dict.fromkeys(paths))
+def resources_of(section):
+    """What an entry's `train:` or `restore:` asks of a cluster."""
+
+    def asked(key):
+        return lambda wildcards: getattr(
+            getattr(CFG.models[wildcards.model], section), key
+        )
+
+    gpus = PLAN.gpus if section == "train" else PLAN.restore_gpus
+    return {
+        "gpu": lambda wildcards: gpus(wildcards.model),
+        "mem_mb": asked("memory_mb"),
+        "runtime": asked("minutes"),
+    }
 
 
-def cells(pattern):
-    """One path for every model, dataset and degradation of the run."""
-    return [
-        pattern.format(model=m, dataset=d, degradation=g) for m, d, g in PLAN.runs()
-    ]
+# ----- the report
+def shown(path, caption, category, **labels):
+    """An output that Snakemake's own report shows."""
+    caption = f"captions/{caption}.rst"
+    return report(
+        f"{OUT}/{path}", caption=caption, category=category, labels=labels or None
+    )
 
 
-def restored_parts(wildcards, suffix):
-    """Folders or tables of the shares of a restored test set."""
-    cell = f"{wildcards.model}/{wildcards.dataset}/{wildcards.degradation}"
-    parts = PLAN.parts(wildcards.model)
-    return [f"{OUT}/restored/{cell}.parts/{part}{suffix}" for part in parts]
+def comparison_tables():
+    """The tables for print."""
+    stem = f"{OUT}/tables/comparison"
+    md = shown("tables/comparison.md", "comparison", "Tables")
+    return {"csv": f"{stem}.csv", "md": md, "tex": f"{stem}.tex"}
+
+
+def score_figures():
+    """A figure a metric."""
+    names = [f"figures/scores/{metric}" for metric in PLAN.protocol.metrics]
+    return {
+        "png": [shown(f"{name}.png", "plot_scores", "Figures") for name in names],
+        "svg": [f"{OUT}/{name}.svg" for name in names],
+    }
 
 
 def contact_sheets():
     """The pictures of the run's degradations, each on the first dataset that is seen under it."""
-    shown = CFG.first_shown().items() if CFG.run.contact_sheets else ()
-    return [f"{OUT}/figures/degradations/{d}/{g}.png" for g, d in shown]
+    first = CFG.first_shown().items() if CFG.run.contact_sheets else ()
+    return [f"{OUT}/figures/degradations/{d}/{g}.png" for g, d in first]

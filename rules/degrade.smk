@@ -4,26 +4,22 @@ Needs faces/. Leaves degraded/{dataset}/{degradation}/{id}.png, its table, and c
 """
 
 
+localrules:
+    contact_sheet,
+
+
 rule degrade_faces:
     """One test set; regenerating it gives the same bytes."""
     input:
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
+        unpack(faces),
     output:
-        images=directory(f"{OUT}/degraded/{{dataset}}/{{degradation}}"),
-        table=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
+        **image_set(DEGRADED),
     log:
         f"{OUT}/logs/degrade/{{dataset}}/{{degradation}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/degrade/{{dataset}}/{{degradation}}.tsv"
     conda:
         "../envs/frcore.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=240,
     params:
-        digest=digest("degrade_faces"),
-        job=job("degrade_faces"),
+        **job("degrade_faces"),
     shell:
         'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log} 2>&1'
 
@@ -31,17 +27,14 @@ rule degrade_faces:
 rule contact_sheet:
     """What one preset does to some faces: a picture to look at before measuring anything."""
     input:
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
+        unpack(faces),
     output:
         picture=f"{OUT}/figures/degradations/{{dataset}}/{{degradation}}.png",
     log:
         f"{OUT}/logs/contact_sheet/{{dataset}}/{{degradation}}.log",
-    localrule: True
     conda:
         "../envs/frcore.yaml"
     params:
-        digest=digest("contact_sheet"),
-        job=job("contact_sheet"),
+        **job("contact_sheet"),
     shell:
         'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log} 2>&1'

@@ -20,18 +20,12 @@ rule assess_degradation:
         figure=f"{OUT}/degradation/{{degrader}}/degradation.png",
     log:
         f"{OUT}/logs/degradation/{{degrader}}.log",
-    wildcard_constraints:
-        degrader=flow.one_of(PLAN.degraders()),
     conda:
         "../envs/frcore.yaml"
     threads: 2
     resources:
         gpu=lambda wc: min(1, PLAN.gpus(wc.degrader)),
-        nodes=1,
-        mem_mb=4000,
-        runtime=60,
     params:
-        digest=digest("assess_degradation"),
-        job=job("assess_degradation"),
+        **job("assess_degradation"),
     shell:
         'python "$SCRIPTS"/assess_degradation.py {params.job:q} > {log} 2>&1'

@@ -10,8 +10,7 @@ which is no output: a new metric is measured alone.
 rule truth_features:
     """Features and statistics of a dataset's truth that the set metrics compare with."""
     input:
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
+        unpack(faces),
         assets=asset_files(PLAN.metric_assets()),
     output:
         features=f"{OUT}/truth/{{dataset}}.npz",
@@ -19,12 +18,8 @@ rule truth_features:
         f"{OUT}/logs/truth/{{dataset}}.log",
     conda:
         "../envs/frcore.yaml"
-    resources:
-        mem_mb=4000,
-        runtime=240,
     params:
-        digest=digest("truth_features"),
-        job=job("truth_features"),
+        **job("truth_features"),
     shell:
         'python "$SCRIPTS"/truth_features.py {params.job:q} > {log} 2>&1'
 
@@ -32,8 +27,8 @@ rule truth_features:
 rule score_faces:
     """All metrics of the protocol for one model on one test set."""
     input:
-        images=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}",
-        status=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.csv",
+        images=RESTORED,
+        status=f"{RESTORED}.csv",
         truth=lambda wc: true_faces(wc.dataset),
         features=lambda wc: set_features(wc.dataset),
         assets=asset_files(PLAN.metric_assets()),
@@ -46,11 +41,7 @@ rule score_faces:
         f"{OUT}/benchmarks/score/{{model}}/{{dataset}}/{{degradation}}.tsv"
     conda:
         "../envs/frcore.yaml"
-    resources:
-        mem_mb=4000,
-        runtime=240,
     params:
-        digest=digest("score_faces"),
-        job=job("score_faces"),
+        **job("score_faces"),
     shell:
         'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'

@@ -19,18 +19,12 @@ rule assess_prior:
         samples=f"{OUT}/prior/{{prior}}/samples.png",
     log:
         f"{OUT}/logs/prior/{{prior}}.log",
-    wildcard_constraints:
-        prior=flow.one_of(PLAN.priors()),
     conda:
         "../envs/frcore.yaml"
     threads: 2
     resources:
         gpu=lambda wc: PLAN.gpus(wc.prior),
-        nodes=1,
-        mem_mb=4000,
-        runtime=240,
     params:
-        digest=digest("assess_prior"),
-        job=job("assess_prior"),
+        **job("assess_prior"),
     shell:
         'python "$SCRIPTS"/assess_prior.py {params.job:q} > {log} 2>&1'

@@ -6,34 +6,33 @@ with the status of each image: a face that failed has a reason and no image. A m
 """
 
 
+localrules:
+    join_parts,
+
+
 rule restore_faces:
     """One model on one test set."""
     input:
-        images=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
-        table=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
+        images=DEGRADED,
+        table=f"{DEGRADED}.csv",
         weights=lambda wc: PLAN.made(PLAN.weights_of(wc.model)),
         assets=lambda wc: asset_files(PLAN.restoring_assets(wc.model)),
         truth=lambda wc: reference_faces(wc.model, wc.dataset),
     output:
-        images=directory(f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}"),
-        table=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.csv",
+        **image_set(RESTORED),
     log:
         f"{OUT}/logs/restore/{{model}}/{{dataset}}/{{degradation}}.log",
     benchmark:
         f"{OUT}/benchmarks/restore/{{model}}/{{dataset}}/{{degradation}}.tsv"
     wildcard_constraints:
-        model=flow.one_of(m for m in CFG.models if len(PLAN.parts(m)) == 1),
+        model=one_of(m for m in CFG.models if len(PLAN.parts(m)) == 1),
     conda:
         "../envs/frcore.yaml"
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
-        gpu=lambda wc: PLAN.restore_gpus(wc.model),
-        nodes=1,
-        mem_mb=lambda wc: CFG.models[wc.model].restore.memory_mb,
-        runtime=lambda wc: CFG.models[wc.model].restore.minutes,
+        **resources_of("restore"),
     params:
-        digest=digest("restore_faces"),
-        job=job("restore_faces"),
+        **job("restore_faces"),
     shell:
         'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log} 2>&1'
 
@@ -41,31 +40,22 @@ rule restore_faces:
 rule restore_part:
     """A share of one test set."""
     input:
-        images=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
-        table=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
+        images=DEGRADED,
+        table=f"{DEGRADED}.csv",
         weights=lambda wc: PLAN.made(PLAN.weights_of(wc.model)),
         assets=lambda wc: asset_files(PLAN.restoring_assets(wc.model)),
         truth=lambda wc: reference_faces(wc.model, wc.dataset),
     output:
-        images=directory(
-            f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.parts/{{part}}"
-        ),
-        table=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.parts/{{part}}.csv",
+        **image_set(f"{RESTORED}.parts/{{part}}"),
     log:
         f"{OUT}/logs/restore/{{model}}/{{dataset}}/{{degradation}}/{{part}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/restore/{{model}}/{{dataset}}/{{degradation}}/{{part}}.tsv"
     conda:
         "../envs/frcore.yaml"
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
-        gpu=lambda wc: PLAN.restore_gpus(wc.model),
-        nodes=1,
-        mem_mb=lambda wc: CFG.models[wc.model].restore.memory_mb,
-        runtime=lambda wc: CFG.models[wc.model].restore.minutes,
+        **resources_of("restore"),
     params:
-        digest=digest("restore_part"),
-        job=job("restore_part"),
+        **job("restore_part"),
     shell:
         'python "$SCRIPTS"/restore_part.py {params.job:q} > {log} 2>&1'
 
@@ -73,20 +63,16 @@ rule restore_part:
 rule join_parts:
     """The shares of one test set, joined."""
     input:
-        images=lambda wc: restored_parts(wc, ""),
-        tables=lambda wc: restored_parts(wc, ".csv"),
+        unpack(restored_parts),
     output:
-        images=directory(f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}"),
-        table=f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}.csv",
+        **image_set(RESTORED),
     log:
         f"{OUT}/logs/join_parts/{{model}}/{{dataset}}/{{degradation}}.log",
     wildcard_constraints:
-        model=flow.one_of(m for m in CFG.models if len(PLAN.parts(m)) > 1),
-    localrule: True
+        model=one_of(m for m in CFG.models if len(PLAN.parts(m)) > 1),
     conda:
         "../envs/frcore.yaml"
     params:
-        digest=digest("join_parts"),
-        job=job("join_parts"),
+        **job("join_parts"),
     shell:
         'python "$SCRIPTS"/join_parts.py {params.job:q} > {log} 2>&1'

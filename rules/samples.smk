@@ -10,10 +10,9 @@ and .png.
 rule assess_samples:
     """Distances between restorations of one face, and of each to the truth and to other people."""
     input:
-        images=f"{OUT}/degraded/{{dataset}}/{{degradation}}",
-        drawn=f"{OUT}/degraded/{{dataset}}/{{degradation}}.csv",
-        table=f"{OUT}/faces/{{dataset}}.csv",
-        folders=lambda wc: face_folders(wc.dataset),
+        unpack(faces),
+        images=DEGRADED,
+        drawn=f"{DEGRADED}.csv",
         weights=lambda wc: PLAN.made(PLAN.weights_of(wc.model)),
         assets=lambda wc: asset_files(
             [*PLAN.metric_assets(), *PLAN.restoring_assets(wc.model)]
@@ -24,18 +23,14 @@ rule assess_samples:
     log:
         f"{OUT}/logs/samples/{{model}}/{{dataset}}/{{degradation}}.log",
     wildcard_constraints:
-        model=flow.one_of(PLAN.stochastic_models()),
-        dataset=flow.one_of(d for d in CFG.datasets if true_faces(d)),
+        model=one_of(PLAN.stochastic_models()),
+        dataset=one_of(d for d in CFG.datasets if true_faces(d)),
     conda:
         "../envs/frcore.yaml"
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
-        gpu=lambda wc: PLAN.restore_gpus(wc.model),
-        nodes=1,
-        mem_mb=lambda wc: CFG.models[wc.model].restore.memory_mb,
-        runtime=lambda wc: CFG.models[wc.model].restore.minutes,
+        **resources_of("restore"),
     params:
-        digest=digest("assess_samples"),
-        job=job("assess_samples"),
+        **job("assess_samples"),
     shell:
         'python "$SCRIPTS"/assess_samples.py {params.job:q} > {log} 2>&1'

@@ -27,14 +27,10 @@ rule train_model:
         "../envs/frcore.yaml"
     threads: lambda wc: CFG.models[wc.model].train.threads
     resources:
-        gpu=lambda wc: PLAN.gpus(wc.model),
-        nodes=1,
-        mem_mb=lambda wc: CFG.models[wc.model].train.memory_mb,
-        runtime=lambda wc: CFG.models[wc.model].train.minutes,
+        **resources_of("train"),
     params:
-        digest=digest("train_model"),
-        job=job("train_model"),
-        launch=lambda wc, resources: flow.launcher(resources.get("gpu", 0)),
+        **job("train_model"),
+        launch=lambda wc, resources: launcher(resources.get("gpu", 0)),
     shell:
         # exec: a signal must not end the shell before the training has saved
         'exec {params.launch} "$SCRIPTS"/train_model.py {params.job:q} > {log} 2>&1'

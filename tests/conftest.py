@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from frcore import assets
+from frcore.config import read_yaml, with_catalogue
+from frcore.io import assets
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def whole_config() -> dict:
+    """The default configuration with the catalogue, as a mapping."""
+    return with_catalogue(read_yaml(ROOT / "config.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +41,7 @@ def resources():
                 assets.locate(name, root)
             except assets.AssetMissing:
                 try:
-                    assets.fetch(name, root)
+                    fetch.fetch(name, root)
                 except assets.AssetError as error:
                     pytest.skip(f"{name} cannot be fetched: {error}")
         return root

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from frcore import assets
 from frcore.config import Asset, ConfigError
+from frcore.io import assets, fetch
 
 DATA = bytes(range(256)) * 40
 TREE = {"s1/1.pgm": b"one", "s10/1.pgm": b"ten", "s2/1.pgm": b"two"}
@@ -100,14 +100,14 @@ def test_catalogue_of_the_configuration():
 
 def test_fetch_unpacks_file_and_tree_from_one_download(index, tmp_path, monkeypatch):
     entries, root = packaged(index), tmp_path / "root"
-    assert assets.fetch("net", root, entries).read_bytes() == DATA
+    assert fetch.fetch("net", root, entries).read_bytes() == DATA
     monkeypatch.setattr(assets, "_start_pip", None)  # the download is shared and kept
-    faces = assets.fetch("faces", root, entries)
+    faces = fetch.fetch("faces", root, entries)
     found = {path.relative_to(faces).as_posix(): path.read_bytes() for path in faces.rglob("*.*")}
     assert found == TREE
     assert assets.locate("faces", root, entries) == faces
     assert {row["status"] for row in assets.verify(root, entries)} == {"ok"}
-    assert assets.discard_downloads(root) > 0
+    assert fetch.discard_downloads(root) > 0
 
 
 def test_wrong_artifact_is_not_kept(index, tmp_path):
@@ -115,7 +115,7 @@ def test_wrong_artifact_is_not_kept(index, tmp_path):
     make_wheel(index, {"frtiny/other.py": b"#"})  # another file under the same name and version
     got = sha((index / "frtiny-1.0-py3-none-any.whl").read_bytes())
     with pytest.raises(assets.AssetBroken) as error:
-        assets.fetch("net", root, entries)
+        fetch.fetch("net", root, entries)
     assert got in str(error.value) and entries["net"].artifact_sha256 in str(error.value)
     assert not [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
@@ -124,7 +124,7 @@ def test_wrong_member_is_removed(index, tmp_path):
     entries = packaged(index)
     entries["net"] = entries["net"].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(assets.AssetBroken, match=sha(DATA)):
-        assets.fetch("net", tmp_path / "root", entries)
+        fetch.fetch("net", tmp_path / "root", entries)
     assert not list((tmp_path / "root" / "net").iterdir())
 
 
@@ -135,26 +135,26 @@ def test_half_download_is_fetched_again(index, tmp_path):
     (downloads / wheel.name).write_bytes(wheel.read_bytes()[:500])
     stale = downloads / f".pip-{entries['net'].artifact_sha256[:12]}-killed"
     stale.mkdir()
-    assert assets.fetch("net", tmp_path / "root", entries).read_bytes() == DATA
+    assert fetch.fetch("net", tmp_path / "root", entries).read_bytes() == DATA
     assert (downloads / wheel.name).read_bytes() == wheel.read_bytes()
     assert not stale.exists()
 
 
 def test_damaged_file_is_noticed_and_replaced(index, tmp_path):
     entries, root = packaged(index), tmp_path / "root"
-    path = assets.fetch("net", root, entries)
+    path = fetch.fetch("net", root, entries)
     path.write_bytes(DATA[:-1])
     with pytest.raises(assets.AssetBroken, match="weights fetch net"):
         assets.locate("net", root, entries)
     assert [row["status"] for row in assets.verify(root, {"net": entries["net"]})] == ["wrong"]
-    assert assets.preflight(["net"], root, entries) == []  # it repairs what it tests with
+    assert fetch.preflight(["net"], root, entries) == []  # it repairs what it tests with
     assert assets.locate("net", root, entries).read_bytes() == DATA
 
 
 def test_unsafe_path_in_a_tree(index, tmp_path):
     make_wheel(index, {"frtiny/faces/../../../evil.pgm": b"x"})
     with pytest.raises(assets.AssetBroken, match="unsafe path"):
-        assets.fetch("faces", tmp_path / "root", packaged(index))
+        fetch.fetch("faces", tmp_path / "root", packaged(index))
     assert not list(tmp_path.rglob("evil.pgm"))
 
 
@@ -195,7 +195,7 @@ def test_offline_stops_within_seconds(tmp_path, index, monkeypatch):
         monkeypatch.setenv("PIP_INDEX_URL", address)
         started = time.monotonic()
         with pytest.raises(assets.AssetMissing) as error:
-            assets.preflight(["net"], tmp_path / "root", entries)
+            fetch.preflight(["net"], tmp_path / "root", entries)
         assert time.monotonic() - started < 5
         text = str(error.value)
         assert "net.bin" in text and str(tmp_path / "root" / "net") in text and "\n" not in text
@@ -203,16 +203,16 @@ def test_offline_stops_within_seconds(tmp_path, index, monkeypatch):
         online = {"far": entry(url=f"{address}/net.bin")}
         started = time.monotonic()
         with pytest.raises(assets.AssetMissing, match="net.bin"):
-            assets.preflight(["far"], tmp_path / "root", online)
+            fetch.preflight(["far"], tmp_path / "root", online)
         assert time.monotonic() - started < 5
 
 
 def test_preflight_fetches_the_smallest_and_asks_for_own_files_first(index, tmp_path):
     entries, root = packaged(index), tmp_path / "root"
-    assert assets.preflight(["faces", "net"], root, entries) == ["net"]
+    assert fetch.preflight(["faces", "net"], root, entries) == ["net"]
     own = {**entries, "own": entry(file="own.pth")}
     with pytest.raises(assets.AssetMissing, match=r"put own\.pth into"):
-        assets.preflight(["net", "own"], tmp_path / "other", own)
+        fetch.preflight(["net", "own"], tmp_path / "other", own)
     assert not (tmp_path / "other").exists()
 
 
@@ -220,26 +220,26 @@ def test_own_file_is_checked_and_kept(tmp_path):
     entries = {"own": entry(sha256=sha(DATA)[:8])}
     path = tmp_path / "own" / "net.bin"
     with pytest.raises(assets.AssetMissing, match="no package ships it"):
-        assets.fetch("own", tmp_path, entries)
+        fetch.fetch("own", tmp_path, entries)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"<html>quota exceeded</html>")
     with pytest.raises(assets.AssetBroken, match=sha(DATA)[:8]):
-        assets.fetch("own", tmp_path, entries)
+        fetch.fetch("own", tmp_path, entries)
     assert not path.exists() and path.with_name("net.bin.rejected").exists()
     path.write_bytes(DATA)
-    assert assets.fetch("own", tmp_path, entries) == path
+    assert fetch.fetch("own", tmp_path, entries) == path
 
 
 def test_path_is_linked_after_the_check(tmp_path):
     source = tmp_path / "elsewhere.bin"
     entries = {"own": entry(path=str(source))}
     with pytest.raises(assets.AssetMissing, match="elsewhere"):
-        assets.preflight(["own"], tmp_path / "root", entries)
+        fetch.preflight(["own"], tmp_path / "root", entries)
     source.write_bytes(DATA[1:])
     with pytest.raises(assets.AssetBroken, match=sha(DATA[1:])):
-        assets.fetch("own", tmp_path / "root", entries)
+        fetch.fetch("own", tmp_path / "root", entries)
     source.write_bytes(DATA)
-    assert assets.fetch("own", tmp_path / "root", entries).read_bytes() == DATA
+    assert fetch.fetch("own", tmp_path / "root", entries).read_bytes() == DATA
     assert source.read_bytes() == DATA
 
 
@@ -275,8 +275,8 @@ def server(monkeypatch):
 def test_url_is_resumed(server, tmp_path):
     entries = {"far": entry(url=server)}
     with pytest.raises(assets.AssetMissing, match="connection ended after 4096"):
-        assets.fetch("far", tmp_path, entries)
-    assert assets.fetch("far", tmp_path, entries).read_bytes() == DATA
+        fetch.fetch("far", tmp_path, entries)
+    assert fetch.fetch("far", tmp_path, entries).read_bytes() == DATA
     assert Server.asked == [None, "bytes=4096-"]
 
 
@@ -284,7 +284,7 @@ def test_url_with_a_wrong_hash_is_removed(server, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "asked", ["whole"])
     monkeypatch.setattr(Server, "data", b"<html>quota exceeded</html>")
     with pytest.raises(assets.AssetBroken, match=sha(Server.data)):
-        assets.fetch("far", tmp_path, {"far": entry(url=server)})
+        fetch.fetch("far", tmp_path, {"far": entry(url=server)})
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 

@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from frcore import augment
-from frcore.losses import r1_penalty
+from frcore.nets import augment
+from frcore.nets.losses import r1_penalty
 from frcore.nets.stylegan2 import Discriminator
 
 

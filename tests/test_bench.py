@@ -4,8 +4,9 @@ import csv
 
 import pytest
 
-from frcore import bench
-from frcore.bench import Row, exponent, measure, number, table, write_csv
+from benchmarks import measuring
+from benchmarks.__main__ import main
+from benchmarks.measuring import Row, exponent, measure, number, table, write_csv
 
 
 class Clock:
@@ -45,7 +46,7 @@ def test_quick_calls_are_repeated_within_a_repeat():
 
     found = measure({"ours": call}, 3, clock)
     assert found["ours"] == pytest.approx((0.001,) * 3)
-    assert len(count) == 2 + 3 * round(bench.LEAST_SECONDS / 0.001)
+    assert len(count) == 2 + 3 * round(measuring.LEAST_SECONDS / 0.001)
 
 
 def test_turns_and_limits():
@@ -61,7 +62,7 @@ def test_turns_and_limits():
     found = measure({"ours": take("a", 1), "peer": take("b", 2)}, 9, clock)
     assert order == ["a", "b"] * 4  # warm-up, then three repeats: 9 s are more than MOST_SECONDS
     assert found == {"ours": (1, 1, 1), "peer": (2, 2, 2)}
-    assert len(measure({"ours": take("c", bench.TOO_LONG + 1)}, 5, clock)["ours"]) == 1
+    assert len(measure({"ours": take("c", measuring.TOO_LONG + 1)}, 5, clock)["ours"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_table_and_csv(tmp_path):
         Row("metrics", "ssim", "pairs/s", 10, (1.0,), note="same images"),
     ]
     lines = table(rows).splitlines()
-    assert lines[0].split() == [*bench.COLUMNS[:7], "peer's", "ratio"]
+    assert lines[0].split() == [*measuring.COLUMNS[:7], "peer's", "ratio"]
     assert lines[3] == ""  # between groups
     assert lines[4].endswith("0.500")
     assert "psnr [1]" in lines[4] and "lpips [2]" in lines[5] and "ssim [1]" in lines[6]
@@ -111,5 +112,5 @@ def test_table_and_csv(tmp_path):
 
 def test_unknown_group_is_named(capsys):
     with pytest.raises(SystemExit):
-        bench.main(["--only", "facez"])
+        main(["--only", "facez"])
     assert "facez" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from frcore import checkpoint
+from frcore.io import checkpoint
 
 
 def test_weights_file_keeps_tensors_and_card(tmp_path):
@@ -19,14 +19,6 @@ def test_weights_file_keeps_tensors_and_card(tmp_path):
     checkpoint.save_weights(again, {"model": net.state_dict()}, card)
     assert path.read_bytes() == again.read_bytes()
     assert path.stat().st_mode & 0o044  # others may read it
-
-
-def test_half_precision_halves_floats_and_refuses_overflow():
-    state = {"w": torch.tensor([1.0, 2.5]), "n": torch.tensor(7)}
-    halved = checkpoint.half_precision(state)
-    assert halved["w"].dtype == torch.float16 and halved["n"].dtype == torch.int64
-    with pytest.raises(checkpoint.WeightsError, match="float16"):
-        checkpoint.half_precision({"w": torch.tensor([1e6])})
 
 
 def test_strict_loading_names_the_differences():

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frcore import cli
-from frcore.images import read_image, write_image
+from frcore.cli import common, main
+from frcore.io.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def table(path: Path) -> list[dict]:
 
 
 def error_of(capsys, *arguments) -> str:
-    assert cli.main([str(item) for item in arguments]) == cli.EXIT_ERROR
+    assert main.main([str(item) for item in arguments]) == common.EXIT_ERROR
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text
@@ -49,28 +49,28 @@ def test_help_imports_no_torch():
 
 def test_wrong_arguments_end_with_1(capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["restore", "-i", "photos"])
-    assert stopped.value.code == cli.EXIT_ERROR
+        main.main(["restore", "-i", "photos"])
+    assert stopped.value.code == common.EXIT_ERROR
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["restore", "--help"])
+        main.main(["restore", "--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and "exit codes" in text and "--strip-metadata" in text
     assert "NAME_0.SUFFIX" in text  # where samples go
 
 
 def test_own_mistakes_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "check", lambda args: {}["bug"])
+    monkeypatch.setattr(main, "check", lambda args: {}["bug"])
     with pytest.raises(KeyError):
-        cli.main(["check"])
+        main.main(["check"])
 
 
 # ---- weights, list, check
 
 
 def test_weights(capsys, tmp_path):
-    assert cli.main(["weights", "list"]) == 0
+    assert main.main(["weights", "list"]) == 0
     assert "non-commercial" in capsys.readouterr().out
-    assert cli.main(["weights", "verify"]) == 0  # missing ones are no fault
+    assert main.main(["weights", "verify"]) == 0  # missing ones are no fault
     text = error_of(capsys, "weights", "verify", "niqe")
     assert "niqe_image_params.mat: missing" in text
     (tmp_path / "resources" / "niqe").mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_weights(capsys, tmp_path):
 
 
 def test_list_counts_parameters(capsys):
-    assert cli.main(["list", "--json"]) == 0
+    assert main.main(["list", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     models = {row["name"]: row for row in listing["models"]}
     from frcore.config import load_config, load_settings
@@ -98,7 +98,7 @@ def test_list_counts_parameters(capsys):
 
 
 def test_check_reads_the_settings_of_the_methods(capsys, tmp_path):
-    assert cli.main(["check"]) == 0
+    assert main.main(["check"]) == 0
     text = (ROOT / "config.yaml").read_text(encoding="utf-8")
     assert "method: bicubic" in text
     wrong = tmp_path / "wrong.yaml"
@@ -122,24 +122,24 @@ def test_align_of_aligned_photographs(capsys, tmp_path):
     faces(tmp_path / "in", "ab")
     (tmp_path / "in" / "broken.png").touch()
     command = ["align", "-i", "in", "-o", "out", "--aligned", "--size", "32"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "2 faces of 3 photographs, 1 quarantined" in capsys.readouterr().out
     written = sorted((tmp_path / "out" / "faces").iterdir())
     assert len(written) == 2 and read_image(written[0]).shape == (32, 32, 3)
     assert table(tmp_path / "out" / "quarantine.csv")[0]["reason"] == "empty file"
     assert "--overwrite" in error_of(capsys, *command)
-    assert cli.main([*command, "--overwrite"]) == 0
+    assert main.main([*command, "--overwrite"]) == 0
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "broken.png").touch()
-    assert cli.main(["align", "-i", "none", "-o", "o", "--aligned"]) == cli.EXIT_PARTLY
+    assert main.main(["align", "-i", "none", "-o", "o", "--aligned"]) == common.EXIT_PARTLY
 
 
 def test_degrade_gives_the_same_bytes_again(capsys, tmp_path):
     faces(tmp_path / "in", "ab")
     for out in ("x", "y"):
-        assert cli.main(["degrade", "-i", "in", "-o", out, "--degradation", "psfr_64"]) == 0
+        assert main.main(["degrade", "-i", "in", "-o", out, "--degradation", "psfr_64"]) == 0
     command = ["degrade", "-i", "in", "-o", "z", "--degradation", "psfr_64", "--seed", "1"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     first, again, other = ((tmp_path / out / "a.png").read_bytes() for out in "xyz")
     assert first == again != other
     assert [row["id"] for row in table(tmp_path / "x.csv")] == ["a", "b"]
@@ -151,10 +151,10 @@ def test_degrade_gives_the_same_bytes_again(capsys, tmp_path):
 def test_restore_counts_and_exit_codes(capsys, tmp_path):
     faces(tmp_path / "in", "ab")
     command = ["restore", "-i", "in", "-o", "out", "--model", "bicubic", "--aligned"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "2 of 2 photographs restored" in capsys.readouterr().out
     (tmp_path / "in" / "c.png").touch()
-    assert cli.main(command) == cli.EXIT_PARTLY
+    assert main.main(command) == common.EXIT_PARTLY
     last = capsys.readouterr().out.splitlines()[-1]
     assert "2 of 3 photographs restored" in last and "2 photographs done before" in last
     assert not (tmp_path / "out" / "c.png").exists()
@@ -165,7 +165,7 @@ def test_restore_counts_and_exit_codes(capsys, tmp_path):
 
 
 def test_samples_are_counted_or_refused(capsys, tmp_path):
-    from frcore import checkpoint
+    from frcore.io import checkpoint
     from frcore.methods import rdfr
 
     settings = rdfr.Settings(**rdfr.TINY)
@@ -174,7 +174,7 @@ def test_samples_are_counted_or_refused(capsys, tmp_path):
     checkpoint.save_weights(tmp_path / "tiny.safetensors", networks, card)
     faces(tmp_path / "in", "ab")
     command = ["restore", "-i", "in", "-o", "out", "--aligned", "--samples", "2", "--model"]
-    assert cli.main([*command, "tiny.safetensors"]) == 0
+    assert main.main([*command, "tiny.safetensors"]) == 0
     assert "2 of 2 photographs restored in 2 ways each" in capsys.readouterr().out
     assert {path.name for path in Path("out").glob("*.png")} == {
         "a_0.png", "a_1.png", "b_0.png", "b_1.png",
@@ -190,13 +190,13 @@ def test_evaluate_known_answer(capsys, tmp_path):
     faces(tmp_path / "truth", "ab")
     faces(tmp_path / "restored", "ab", shift=5)
     command = ["evaluate", "--restored", "restored", "--truth", "truth", "--out", "e.csv"]
-    assert cli.main([*command, "--metrics", "psnr_rgb,niqe,stlpips_vgg"]) == 0
+    assert main.main([*command, "--metrics", "psnr_rgb,niqe,stlpips_vgg"]) == 0
     psnr, niqe, distance = table(tmp_path / "e.csv")
     assert float(psnr["value"]) == pytest.approx(10 * np.log10(255**2 / 25)) and psnr["n"] == "2"
     assert (niqe["value"], distance["value"]) == ("", "")
     assert "smaller than 192" in niqe["note"] and "no weights" in distance["note"]
     assert len(table(tmp_path / "e.images.csv")) == 6
-    assert cli.main([*command, "--protocol", "faces64"]) == 0
+    assert main.main([*command, "--protocol", "faces64"]) == 0
     rows = table(tmp_path / "e.csv")
     assert {row["protocol"] for row in rows} == {"faces64"} and rows[0]["protocol_digest"]
     assert "did you mean 'psnr_rgb'" in error_of(capsys, *command, "--metrics", "psnr_rbg")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from frcore import codehash
-from frcore.codehash import closure, code_hash
+from frcore.workflow import codehash
+from frcore.workflow.codehash import closure, code_hash
 
 
 @pytest.fixture

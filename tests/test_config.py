@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import whole_config
 
 from frcore import config as config_module
 from frcore.config import (
+    CATALOGUE,
     ConfigError,
     Protocol,
     load_config,
@@ -17,14 +18,15 @@ from frcore.config import (
     load_settings,
 )
 from frcore.registry import METHODS, nearest, settings_fields
-from frcore.workflow import file_digest, open_plan
+from frcore.workflow.checks import open_plan
+from frcore.workflow.graph import file_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def data() -> dict:
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return whole_config()
 
 
 def mistakes(data) -> list[str]:
@@ -104,17 +106,17 @@ def test_trained_method_needs_a_plan_or_weights(data):
 def test_training_can_start_from_another_entry(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data["run"]["models"], data["results"] = ["bicubic", "rdfr_64_x8"], "elsewhere"
-    plan = open_plan(data, ROOT)  # weights that are still to be made are no mistake
+    plan = open_plan(data)  # weights that are still to be made are no mistake
     start = "elsewhere/models/rdfr_64/weights.safetensors"
     assert plan.train_model("rdfr_64_x8").start == start
     assert "start" not in plan.train_model("rdfr_64_x8").given  # a job makes it: an input file
     assert plan.trained_models() == ["rdfr_64_x8", "rdfr_64"]
     first = plan.train_model("rdfr_64")
-    assert first.start == str(ROOT / "weights" / "rdfr_64.safetensors")
+    assert first.start == str(CATALOGUE / "weights" / "rdfr_64.safetensors")
     assert first.given["start"] == file_digest(first.start)
 
 
-def test_weights_are_looked_up_here_and_then_beside_the_snakefile(data, tmp_path, monkeypatch):
+def test_weights_are_looked_up_here_and_then_in_the_catalogue(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data["run"]["models"] = ["psfrgan_64"]
     entry, path = data["models"]["psfrgan_64"], "weights/psfrgan_64.safetensors"
@@ -123,20 +125,20 @@ def test_weights_are_looked_up_here_and_then_beside_the_snakefile(data, tmp_path
         ("weights", lambda plan: plan.weights_path("psfrgan_64")),
     ):
         entry[key] = path
-        assert found(open_plan(data, ROOT)) == str(ROOT / path)
+        assert found(open_plan(data)) == str(CATALOGUE / path)
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / path, tmp_path / path)
-        assert found(open_plan(data, ROOT)) == path
+        shutil.copy(CATALOGUE / path, tmp_path / path)
+        assert found(open_plan(data)) == path
         (tmp_path / path).unlink()
         entry[key] = "weights/nowhere.safetensors"
         with pytest.raises(SystemExit):
-            open_plan(data, ROOT)
+            open_plan(data)
         del entry[key]
 
 
 def refused(data, capsys) -> str:
     with pytest.raises(SystemExit):
-        open_plan(data, ROOT)
+        open_plan(data)
     [line] = capsys.readouterr().err.splitlines()
     return line
 
@@ -145,7 +147,7 @@ def test_settings_beside_weights_must_be_those_of_the_card(data, capsys):
     data["run"] |= {"models": ["mine"], "figures": []}
     mine = {"method": "rdfr", "weights": "weights/rdfr_64.safetensors", "settings": {"c_max": 128}}
     data["models"]["mine"] = mine
-    open_plan(data, ROOT)
+    open_plan(data)
     mine["settings"] = {"c_max": 64}
     said = "models.mine.settings.c_max: 64, the weights were trained with 128: leave it out"
     assert said in refused(data, capsys)
@@ -179,7 +181,7 @@ def test_shipped_weights_that_are_not_there_say_what_to_write(data, capsys):
         assert "models.mine.init: no file weights/mine.safetensors to start from" in line
         assert "write `init: scratch`" in line
     data["models"]["mine"]["init"] = "scratch"
-    assert open_plan(data, ROOT).train_model("mine").start is None
+    assert open_plan(data).train_model("mine").start is None
 
 
 # What a job's digest leaves out because nobody set it. A changed default changes results: then
@@ -267,13 +269,13 @@ def test_plan_stops_with_lines_and_no_traceback(data, capsys):
     wrong = copy.deepcopy(data)
     wrong["models"]["fpn_64"]["settings"]["bas"] = 8
     with pytest.raises(SystemExit):
-        open_plan(wrong, ROOT)
+        open_plan(wrong)
     told = capsys.readouterr().err
     assert told == "config: models.fpn_64.settings.bas: unknown key (did you mean 'base'?)\n"
     wrong = copy.deepcopy(data)
     wrong["run"]["published"] = ["PSFR-GAN T9"]
     with pytest.raises(SystemExit):
-        open_plan(wrong, ROOT)
+        open_plan(wrong)
     assert "run.published: no table 'PSFR-GAN T9'" in capsys.readouterr().err
 
 

@@ -8,9 +8,11 @@ import pytest
 import stylegan2_reference as reference
 import torch
 
-from frcore import checkpoint, cli, convert
-from frcore.checkpoint import WeightsError
-from frcore.helpers import generator as helper
+from frcore.cli import common, main
+from frcore.io import checkpoint
+from frcore.io.checkpoint import WeightsError
+from frcore.methods import stylegan2 as helper
+from frcore.restore import convert
 
 WIDTHS = (16, 16, 8)  # channels at the sides 4, 8, 16
 W_DIM = 12
@@ -326,7 +328,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (source,), *_ = files(tmp_path, "rosinality", torch.float32)
     words = ["weights", "convert", str(source), "--out", "prior.safetensors"]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and "prior.safetensors" in printed and "16 px" in printed
     card = checkpoint.read_card("prior.safetensors")
@@ -334,7 +336,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     written = (tmp_path / "prior.safetensors").read_bytes()
 
     def error_of(*words):
-        assert cli.main([str(word) for word in words]) == cli.EXIT_ERROR
+        assert main.main([str(word) for word in words]) == common.EXIT_ERROR
         captured = capsys.readouterr()
         assert captured.err.count("\n") == 1 and not captured.out
         return captured.err
@@ -352,7 +354,7 @@ def test_command(tmp_path, capsys, monkeypatch):
 
     paths, *_ = files(tmp_path, "basicsr", torch.float32)
     words = ["weights", "convert", paths[0], "--out", "prior.safetensors", "--overwrite"]
-    assert cli.main([*map(str, words), "--discriminator", str(paths[1])]) == 0
+    assert main.main([*map(str, words), "--discriminator", str(paths[1])]) == 0
     capsys.readouterr()
     assert checkpoint.read_card("prior.safetensors")["source_layout"] == "basicsr"
     assert "no discriminator" in error_of(*words, "--discriminator", paths[0])

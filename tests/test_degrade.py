@@ -15,19 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from conftest import whole_config
 from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
-from frcore import degrade, images, jpeg, recipes, seeds
-from frcore.recipes import Recipe
+from frcore import seeds
+from frcore.degrade import apply, colour, draw, jpeg, kernels, resample, steps, test_sets
+from frcore.degrade.recipes import Recipe
+from frcore.io import images
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV comes with albumentations")
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = {
-    name: Recipe.model_validate(entry)
-    for name, entry in yaml.safe_load((ROOT / "config.yaml").read_text())["degradations"].items()
+    name: Recipe.model_validate(entry) for name, entry in whole_config()["degradations"].items()
 }
 # without those that need a trained degradation model (tests/methods/test_dl_st.py)
 ALONE = {name: recipe for name, recipe in PRESETS.items() if not recipe.learned}
@@ -64,7 +65,7 @@ def psnr(a, b):
 
 
 def draws(recipe, n, seed=0, **options):
-    return [degrade.draw(recipe, seeds.numpy_generator(seed, str(i)), **options) for i in range(n)]
+    return [draw.draw(recipe, seeds.numpy_generator(seed, str(i)), **options) for i in range(n)]
 
 
 def recipe_of(*steps, size=64, **more):
@@ -78,7 +79,7 @@ def test_psfr_draws_follow_the_paper():
     recipe = PRESETS["psfr"]
     n = 10_000
     rng = np.random.default_rng(0)
-    drawn = [degrade.draw(recipe, rng)["steps"] for _ in range(n)]
+    drawn = [draw.draw(recipe, rng)["steps"] for _ in range(n)]
     rates = [sum(steps[k] is not None for steps in drawn) / n for k in range(6)]
     assert rates == pytest.approx([0.3, 0.5, 1, 0.2, 0.7, 1], abs=0.02)
     shapes = Counter(steps[1]["shape"] for steps in drawn if steps[1])
@@ -91,11 +92,11 @@ def test_psfr_draws_follow_the_paper():
     assert set(filters) == {"nearest", "bilinear", "area", "bicubic"}
     qualities = [steps[4]["quality"] for steps in drawn if steps[4]]
     assert (min(qualities), max(qualities)) == (36, 90)
-    for steps in drawn:
-        if steps[1] and steps[1]["shape"] in ("median", "motion"):
-            assert steps[1]["kernel_px"] % 2 == 1
-        if steps[3]:
-            assert 0 <= steps[3]["std_255"] <= 25.5
+    for taken in drawn:
+        if taken[1] and taken[1]["shape"] in ("median", "motion"):
+            assert taken[1]["kernel_px"] % 2 == 1
+        if taken[3]:
+            assert 0 <= taken[3]["std_255"] <= 25.5
     channels = [steps[3]["per_channel"] for steps in drawn if steps[3]]
     assert np.mean(channels) == pytest.approx(0.5, abs=0.04)
 
@@ -157,53 +158,53 @@ def test_test_sets_are_not_grey_and_else_the_same():
     ],
 )
 def test_kernel_side(sigma, rule, side):
-    assert recipes.gaussian_kernel_px(sigma, rule) == side
+    assert steps.gaussian_kernel_px(sigma, rule) == side
 
 
 def test_unknown_kernel_rule():
     with pytest.raises(ValueError, match="unknown kernel rule 'big'"):
-        recipes.gaussian_kernel_px(1, "big")
+        steps.gaussian_kernel_px(1, "big")
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.025, 0.5, 2, 10])
 def test_isotropic_kernel(sigma):
-    taps = degrade.gaussian_taps(sigma, 41)
+    taps = kernels.gaussian_taps(sigma, 41)
     kernel = np.outer(taps, taps)
     assert kernel.sum() == pytest.approx(1, abs=1e-6)
     assert np.array_equal(kernel, kernel.T)
     assert np.allclose(kernel, kernel[::-1])
-    assert np.allclose(kernel, degrade.anisotropic_kernel(sigma, sigma, 0.7, 41), atol=1e-12)
+    assert np.allclose(kernel, kernels.anisotropic_kernel(sigma, sigma, 0.7, 41), atol=1e-12)
 
 
 def test_gfpgan_kernel_facts():
     """Numbers of the specification sheet: truncation at 41 makes sigma 10 slightly less."""
-    taps = degrade.gaussian_taps(10, 41)
+    taps = kernels.gaussian_taps(10, 41)
     assert taps[20] ** 2 == pytest.approx(0.00173, abs=5e-6)
     assert (taps[0] / taps[20]) ** 2 == pytest.approx(0.018, abs=5e-4)
     assert (taps * np.arange(-20, 21) ** 2).sum() == pytest.approx(79, abs=1)
-    assert degrade.gaussian_taps(0.1, 41)[20] == 1
+    assert kernels.gaussian_taps(0.1, 41)[20] == 1
 
 
 def test_anisotropic_kernel_turns():
-    wide = degrade.anisotropic_kernel(3, 1, 0, 21)
+    wide = kernels.anisotropic_kernel(3, 1, 0, 21)
     x2 = (np.arange(21) - 10) ** 2
     assert (wide * x2).sum() == pytest.approx(9, abs=0.2)
     assert (wide * x2[:, None]).sum() == pytest.approx(1, abs=0.01)
-    assert np.allclose(degrade.anisotropic_kernel(3, 1, math.pi / 2, 21), wide.T)
+    assert np.allclose(kernels.anisotropic_kernel(3, 1, math.pi / 2, 21), wide.T)
     # positive angle: from x towards y
     grid = np.arange(21) - 10
-    assert (degrade.anisotropic_kernel(3, 1, 0.5, 21) * np.outer(grid, grid)).sum() > 1
+    assert (kernels.anisotropic_kernel(3, 1, 0.5, 21) * np.outer(grid, grid)).sum() > 1
 
 
 def test_motion_kernel():
-    line = degrade.motion_kernel(5, 0, 1.0)
+    line = kernels.motion_kernel(5, 0, 1.0)
     assert np.allclose(line[:, 2], np.array([1, 0.75, 0.5, 0.25, 0]) / 2.5)
     assert line.sum() == pytest.approx(line[:, 2].sum())
-    assert np.allclose(degrade.motion_kernel(5, 0, -1.0), line[::-1])
-    assert np.allclose(degrade.motion_kernel(5, 180, 1.0), line[::-1])
-    assert np.count_nonzero(degrade.motion_kernel(5, 90, 0.0).round(9)) == 5
-    assert np.allclose(degrade.motion_kernel(5, 90, 0.0)[2], 0.2)
-    assert degrade.motion_kernel(9, 33, 0.3).sum() == pytest.approx(1)
+    assert np.allclose(kernels.motion_kernel(5, 0, -1.0), line[::-1])
+    assert np.allclose(kernels.motion_kernel(5, 180, 1.0), line[::-1])
+    assert np.count_nonzero(kernels.motion_kernel(5, 90, 0.0).round(9)) == 5
+    assert np.allclose(kernels.motion_kernel(5, 90, 0.0)[2], 0.2)
+    assert kernels.motion_kernel(9, 33, 0.3).sum() == pytest.approx(1)
 
 
 # ------------------------------------------------------------------------------- blurs
@@ -212,9 +213,9 @@ def test_motion_kernel():
 def blur_with(face, choice, **fixed):
     """One blur step through degrade_batch, float result before the last rounding."""
     recipe = recipe_of({"kind": "blur", "choices": [choice]}, size=face.shape[-1])
-    drawn = degrade.draw(recipe, np.random.default_rng(0))
+    drawn = draw.draw(recipe, np.random.default_rng(0))
     drawn["steps"][0].update(fixed)
-    return degrade.degrade_batch(face, recipe, [drawn])[0]
+    return apply.degrade_batch(face, recipe, [drawn])[0]
 
 
 @pytest.mark.parametrize("sigma, kernel", [(0.5, 5), (1.9, 7), (3, 41), (10, 41)])
@@ -248,11 +249,11 @@ def test_plane_kernels_are_correlated_like_opencv(shape):
         ours = blur_with(
             face, {"shape": "motion", "side_px": [9, 9]}, angle_deg=30.0, direction=0.8
         )
-        kernel = degrade.motion_kernel(9, 30, 0.8)
+        kernel = kernels.motion_kernel(9, 30, 0.8)
     else:
         choice = {"shape": "anisotropic", "sigma_px": [1, 1], "kernel_px": 13}
         ours = blur_with(face, choice, sigma_px=3.0, angle_rad=0.5)
-        kernel = degrade.anisotropic_kernel(3, 1, 0.5, 13)
+        kernel = kernels.anisotropic_kernel(3, 1, 0.5, 13)
     theirs = cv2.filter2D(to_hwc(face), -1, kernel)
     assert np.abs(to_hwc(ours) - theirs).max() < 0.51 / 255
 
@@ -280,7 +281,7 @@ def test_blurs_are_albumentations():
 
 def test_median_of_even_side():
     with pytest.raises(ValueError, match="odd, got 4"):
-        degrade.median_valid(faces(), 4)
+        apply.median_valid(faces(), 4)
 
 
 # ------------------------------------------------------------------------------- resizing
@@ -292,7 +293,7 @@ OPENCV = {"nearest": 0, "bilinear": 1, "bicubic": 2, "area": 3}
 @pytest.mark.parametrize("target", [8, 13, 20, 32, 63])
 def test_shrinking_is_opencv(filter, target):
     face = faces()
-    ours = to_hwc(degrade.resize(face.double(), target, filter))
+    ours = to_hwc(resample.resize(face.double(), target, filter))
     theirs = cv2.resize(to_hwc(face), (target, target), interpolation=OPENCV[filter])
     assert np.abs(ours - theirs).max() < 1e-4  # OpenCV's weights are float32
 
@@ -301,7 +302,7 @@ def test_shrinking_is_opencv(filter, target):
 @pytest.mark.parametrize("source", [8, 13, 64])
 def test_enlarging_is_opencv(filter, source):
     face = faces(side=source)
-    ours = to_hwc(degrade.resize(face.double(), 64, filter))
+    ours = to_hwc(resample.resize(face.double(), 64, filter))
     theirs = cv2.resize(to_hwc(face), (64, 64), interpolation=OPENCV[filter])
     assert np.abs(ours - theirs).max() < 1e-4
 
@@ -312,63 +313,63 @@ def test_antialias_is_pillow(filter, source, target):
     plane = faces(side=source)[0, 0].numpy()
     kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
     theirs = np.asarray(Image.fromarray(plane).resize((target, target), kind))
-    ours = degrade.resize(torch.from_numpy(plane)[None, None], target, filter, True)[0, 0].numpy()
+    ours = resample.resize(torch.from_numpy(plane)[None, None], target, filter, True)[0, 0].numpy()
     assert np.abs(ours - theirs).max() < 1e-5
 
 
 def test_antialias_is_torch():
     face = faces()
     theirs = F.interpolate(face, size=(20, 11), mode="bicubic", antialias=True)
-    assert torch.allclose(degrade.resize(face, (20, 11), "bicubic", True), theirs, atol=1e-5)
+    assert torch.allclose(resample.resize(face, (20, 11), "bicubic", True), theirs, atol=1e-5)
 
 
 def test_resize_refuses():
     with pytest.raises(ValueError, match="unknown filter 'lanczos'; known: nearest"):
-        degrade.resize(faces(), 8, "lanczos")
+        resample.resize(faces(), 8, "lanczos")
     with pytest.raises(ValueError, match="sides must be positive, got 64 -> 0"):
-        degrade.resize(faces(), 0, "area")
+        resample.resize(faces(), 0, "area")
     with pytest.raises(ValueError, match="expected N x C x H x W"):
-        degrade.resize(faces()[0], 8, "area")
+        resample.resize(faces()[0], 8, "area")
 
 
 @pytest.mark.parametrize("factor", [4, 8, 32])
 def test_pulse_bicubic(factor):
     """Acceptance check 18 of the SAIR sheet."""
     side = 16 * factor
-    matrix = degrade.resample_matrix(side, 16, "pulse_bicubic")
+    matrix = resample.resample_matrix(side, 16, "pulse_bicubic")
     assert np.allclose(matrix.sum(axis=1), 1)
     assert np.allclose(matrix, matrix[::-1, ::-1])
     constant = torch.full((1, 3, side, side), 0.3)
-    assert torch.allclose(degrade.pulse_bicubic_down(constant, factor), torch.tensor(0.3))
+    assert torch.allclose(resample.resize(constant, 16, "pulse_bicubic"), torch.tensor(0.3))
     ramp = torch.arange(side, dtype=torch.float64).expand(1, 3, side, side) / side
-    small = degrade.pulse_bicubic_down(ramp, factor)
+    small = resample.resize(ramp, 16, "pulse_bicubic")
     centres = ((torch.arange(16) + 0.5) * factor - 0.5) / side
     assert torch.allclose(small[0, 0, 0, 2:-2], centres[2:-2].double(), atol=1e-9)
     plane = np.random.default_rng(0).random((side, side), dtype=np.float32)
     theirs = np.asarray(Image.fromarray(plane).resize((16, 16), Image.Resampling.BICUBIC))
-    ours = degrade.pulse_bicubic_down(torch.from_numpy(plane)[None, None], factor)[0, 0].numpy()
+    ours = resample.resize(torch.from_numpy(plane)[None, None], 16, "pulse_bicubic")[0, 0].numpy()
     assert np.abs(ours - theirs)[2:-2, 2:-2].max() * 255 < 0.01
     assert np.abs(ours - theirs).max() * 255 > 0.5  # the border differs: reflected, not cut
 
 
 def test_pulse_bicubic_gradient_and_refusal():
     face = faces().requires_grad_()
-    degrade.pulse_bicubic_down(face, 8).sum().backward()
+    resample.resize(face, 8, "pulse_bicubic").sum().backward()
     assert face.grad.sum() == pytest.approx(3 * 64, rel=1e-5)  # weights of each output sum to 1
     with pytest.raises(ValueError, match="even factor"):
-        degrade.pulse_bicubic_down(faces(), 3)
-
-
-@pytest.mark.parametrize("filter, antialias", [("bicubic", True), ("bicubic", False)])
-def test_small_picture_comes_back(filter, antialias):
-    small = 0.2 + 0.6 * faces(side=8)  # room for the overshoot of the cubic
-    large = degrade.resize(small, 64, filter, antialias)
-    rounded = (large * 255).round() / 255
-    back = degrade.undo_enlarging(rounded, 8, filter, antialias)
-    assert (back - small).abs().max() < 0.5 / 255
+        resample.resize(faces(side=63), 21, "pulse_bicubic")
 
 
 # ------------------------------------------------------------------------------- JPEG
+
+
+def jpeg_simulated(faces, quality, subsampling="4:2:0", rounding="straight_through"):
+    """N x 3 x H x W in [0, 1] through the batched codec."""
+    qualities = [quality] * len(faces) if isinstance(quality, int | float) else quality
+    qualities = [float(one) for one in qualities]
+    sizes = [tuple(faces.shape[2:])] * len(faces)
+    pixels = jpeg.to_bytes(faces)
+    return jpeg.jpeg_on_canvas(pixels, qualities, sizes, subsampling, rounding) / 255
 
 
 def real_jpeg(face, quality, subsampling="4:2:0"):
@@ -390,7 +391,7 @@ def test_tables_are_libjpegs(quality):
 def test_simulated_jpeg_is_libjpeg(quality, subsampling):
     for side in (64, 33, 23, 17, 16, 8):
         face = faces(side=side, seed=side)
-        simulated = jpeg.jpeg_simulated(face, quality, subsampling)
+        simulated = jpeg_simulated(face, quality, subsampling)
         real = real_jpeg(face, quality, subsampling)
         # libjpeg's cosines have 13 bits: a coefficient near a half may round the other way
         assert (simulated - real).abs().mean() * 255 < 0.3, side
@@ -402,7 +403,7 @@ def test_simulated_jpeg_edges_are_libjpegs():
     """Sides that are no multiples of 16, and chroma too narrow to smooth."""
     for height, width in [(64, 50), (3, 40), (40, 3), (1, 1), (31, 2), (18, 18)]:
         face = faces(seed=3)[:, :, :height, :width]
-        simulated = jpeg.jpeg_simulated(face, 60)
+        simulated = jpeg_simulated(face, 60)
         assert simulated.shape == face.shape
         assert (simulated - real_jpeg(face, 60)).abs().max() * 255 < 6.5, (height, width)
         assert (simulated - real_jpeg(face, 60)).abs().mean() * 255 < 0.3, (height, width)
@@ -413,9 +414,9 @@ def test_chroma_is_smoothed_like_libjpeg():
     face = torch.full((1, 3, 32, 32), 0.5)
     face[:, 0, :, 9:20] = 0.8
     face = (face * 255).round() / 255
-    simulated, real = jpeg.jpeg_simulated(face, 100), real_jpeg(face, 100)
+    simulated, real = jpeg_simulated(face, 100), real_jpeg(face, 100)
     assert (simulated - real).abs().max() * 255 < 2.5
-    assert (jpeg.jpeg_simulated(face, 100, "4:4:4") - real).abs().max() * 255 > 10
+    assert (jpeg_simulated(face, 100, "4:4:4") - real).abs().max() * 255 > 10
     repeated = face[:, :, :, ::2].repeat_interleave(2, dim=3)  # pixels repeated, not smoothed
     assert (repeated - real).abs().max() * 255 > 10
 
@@ -428,7 +429,7 @@ def test_simulated_jpeg_against_albumentations(quality):
     transform = albumentations.ImageCompression(quality_range=(quality, quality), p=1)
     theirs = images.to_float(transform(image=images.to_uint8(face)[0])["image"])
     # OpenCV carries its own build of libjpeg, a little different from Pillow's
-    assert abs(psnr(jpeg.jpeg_simulated(face, quality), face) - psnr(theirs, face)) < 0.3
+    assert abs(psnr(jpeg_simulated(face, quality), face) - psnr(theirs, face)) < 0.3
 
 
 def test_high_quality_keeps_smooth_images():
@@ -436,14 +437,14 @@ def test_high_quality_keeps_smooth_images():
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     smooth = torch.stack([0.3 + 0.4 * x, 0.4 + 0.3 * y, 0.5 + 0.2 * x * y])[None]
     for rounding in ("hard", "cubic", "straight_through"):
-        assert psnr(jpeg.jpeg_simulated(smooth, 95, rounding=rounding), smooth) > 35
+        assert psnr(jpeg_simulated(smooth, 95, rounding=rounding), smooth) > 35
 
 
 @pytest.mark.parametrize("rounding", GRADIENT_ROUNDINGS)
 def test_jpeg_gradient(rounding):
     face = (0.1 + 0.8 * faces()).requires_grad_()
     weights = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (jpeg.jpeg_simulated(face, 50, rounding=rounding) * weights).sum().backward()
+    (jpeg_simulated(face, 50, rounding=rounding) * weights).sum().backward()
     assert torch.isfinite(face.grad).all()
     assert (face.grad != 0).float().mean() > 0.99
 
@@ -452,23 +453,23 @@ def test_straight_through_gradient_is_that_of_the_unrounded_codec():
     """4:4:4 without rounding is the identity, so its gradient must be (nearly) the weights."""
     face = (0.1 + 0.8 * faces()).requires_grad_()
     weights = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (jpeg.jpeg_simulated(face, 50, "4:4:4") * weights).sum().backward()
+    (jpeg_simulated(face, 50, "4:4:4") * weights).sum().backward()
     assert torch.allclose(face.grad, weights, atol=1e-3)
 
 
 def test_hard_rounding_has_values_but_no_gradient():
     face = (0.1 + 0.8 * faces()).requires_grad_()
-    hard = jpeg.jpeg_simulated(face, 50, rounding="hard")
-    assert torch.equal(hard, jpeg.jpeg_simulated(face, 50, rounding="straight_through"))
-    assert not torch.equal(hard, jpeg.jpeg_simulated(face, 50, rounding="cubic"))
+    hard = jpeg_simulated(face, 50, rounding="hard")
+    assert torch.equal(hard, jpeg_simulated(face, 50, rounding="straight_through"))
+    assert not torch.equal(hard, jpeg_simulated(face, 50, rounding="cubic"))
     assert not hard.requires_grad or not torch.autograd.grad(hard.sum(), face)[0].any()
 
 
 def test_each_image_has_its_own_quality():
     batch = faces(3)
-    together = jpeg.jpeg_simulated(batch, torch.tensor([10, 50, 95]))
+    together = jpeg_simulated(batch, torch.tensor([10, 50, 95]))
     for i, quality in enumerate([10, 50, 95]):
-        alone = jpeg.jpeg_simulated(batch[i : i + 1], quality)
+        alone = jpeg_simulated(batch[i : i + 1], quality)
         assert torch.allclose(together[i : i + 1], alone, atol=1e-6)
 
 
@@ -477,14 +478,11 @@ def test_each_image_has_its_own_quality():
     [
         ({"quality": 0}, "whole number in 1..100, got 0"),
         ({"quality": 50.5}, "whole number in 1..100, got 50.5"),
-        ({"quality": [50, 60]}, "2 qualities for 1 images"),
-        ({"quality": 50, "subsampling": "4:1:1"}, "unknown subsampling '4:1:1'"),
-        ({"quality": 50, "rounding": "soft"}, "unknown rounding 'soft'"),
     ],
 )
 def test_jpeg_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        jpeg.jpeg_simulated(faces(), **arguments)
+        jpeg_simulated(faces(), **arguments)
 
 
 # ------------------------------------------------------------------------------- colour
@@ -494,7 +492,7 @@ def test_jpeg_refuses(arguments, message):
 def test_hue(turns):
     face = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     face[:, :, 0, 0] = 0.4  # grey has no hue
-    ours = to_hwc(degrade.shift_hue(face, turns))
+    ours = to_hwc(colour.shift_hue(face, turns))
     for y in range(8):
         for x in range(8):
             h, s, v = colorsys.rgb_to_hsv(*to_hwc(face)[y, x])
@@ -513,7 +511,7 @@ def test_hue(turns):
 def test_jitter_is_pillow(name, enhancer, amount):
     face = faces()
     recipe = recipe_of({"kind": "jitter", name: [amount, amount]})
-    ours = degrade.degrade_batch(face, recipe, draws(recipe, 1))[0]
+    ours = apply.degrade_batch(face, recipe, draws(recipe, 1))[0]
     theirs = enhancer(Image.fromarray(images.to_uint8(face)[0])).enhance(amount)
     difference = images.to_uint8(ours)[0].astype(int) - np.asarray(theirs).astype(int)
     assert np.abs(difference).max() <= 2
@@ -525,7 +523,7 @@ def test_jitter_order_matters_and_is_obeyed():
     results = []
     for order in (["brightness", "contrast"], ["contrast", "brightness"]):
         drawn["steps"][0]["order"] = order
-        results.append(degrade.degrade_batch(faces(), recipe, [drawn])[0])
+        results.append(apply.degrade_batch(faces(), recipe, [drawn])[0])
     assert (results[0] - results[1]).abs().max() > 0.02
 
 
@@ -534,7 +532,7 @@ def test_colour_shift():
     drawn = draws(recipe, 1)[0]
     drawn["steps"][0]["shift_255"] = [10.0, -20.0, 0.0]
     face = faces()
-    shifted, truth = degrade.degrade_batch(face, recipe, [drawn])
+    shifted, truth = apply.degrade_batch(face, recipe, [drawn])
     expected = (face * 255 + torch.tensor([10.0, -20, 0])[:, None, None]).clamp(0, 255)
     assert torch.allclose(shifted * 255, expected, atol=1e-3)
     assert torch.equal(truth, face)
@@ -545,14 +543,14 @@ def test_gray():
     both = recipe_of({"kind": "gray", "both": True})
     params = draws(both, 2)
     params[1]["steps"][0] = None
-    degraded, truth = degrade.degrade_batch(face, both, params)
+    degraded, truth = apply.degrade_batch(face, both, params)
     theirs = np.asarray(Image.fromarray(images.to_uint8(face)[0]).convert("L")).astype(int)
     for image in (degraded, truth):
         assert torch.equal(image[0, 0], image[0, 1])
         assert np.abs(images.to_uint8(image)[0, :, :, 2].astype(int) - theirs).max() <= 1
         assert torch.allclose(image[1], face[1], atol=1e-6)
     only = recipe_of({"kind": "gray"})
-    degraded, truth = degrade.degrade_batch(face, only, draws(only, 2))
+    degraded, truth = apply.degrade_batch(face, only, draws(only, 2))
     assert torch.equal(truth, face)
     assert torch.equal(degraded[:, 0], degraded[:, 1])
 
@@ -565,13 +563,13 @@ QUIET_UP = {"kind": "up", "filter": "nearest"}
 def test_noise():
     recipe = recipe_of({"kind": "noise", "std_255": [20, 20]})
     flat = torch.full((1, 3, 64, 64), 0.5)
-    noise = (degrade.degrade_batch(flat, recipe, draws(recipe, 1))[0] - 0.5) * 255
+    noise = (apply.degrade_batch(flat, recipe, draws(recipe, 1))[0] - 0.5) * 255
     assert float(noise.std()) == pytest.approx(20, rel=0.03)
     assert float(noise.mean()) == pytest.approx(0, abs=0.6)
     red_green = np.corrcoef(noise[0, 0].flatten(), noise[0, 1].flatten())[0, 1]
     assert abs(red_green) < 0.06
     same = recipe_of({"kind": "noise", "std_255": [20, 20], "per_channel": 0.0})
-    noise = degrade.degrade_batch(flat, same, draws(same, 1))[0]
+    noise = apply.degrade_batch(flat, same, draws(same, 1))[0]
     assert torch.equal(noise[:, 0], noise[:, 1])
 
 
@@ -581,7 +579,7 @@ def test_noise_is_added_to_the_small_face():
         {"kind": "noise", "std_255": [20, 20]},
         QUIET_UP,
     )
-    noisy = degrade.degrade_batch(torch.full((1, 3, 64, 64), 0.5), recipe, draws(recipe, 1))[0]
+    noisy = apply.degrade_batch(torch.full((1, 3, 64, 64), 0.5), recipe, draws(recipe, 1))[0]
     blocks = noisy.reshape(3, 8, 8, 8, 8)
     assert torch.equal(blocks, blocks[:, :, :1, :, :1].expand_as(blocks))
     assert len(blocks[:, :, 0, :, 0].unique()) > 50
@@ -594,7 +592,7 @@ def test_noise_is_added_to_the_small_face():
 @pytest.mark.parametrize("name", [name for name, recipe in ALONE.items() if recipe.size == 64])
 def test_presets_run(name, codec):
     face = faces(4)
-    degraded, truth = degrade.degrade_batch(face, PRESETS[name], draws(PRESETS[name], 4), codec)
+    degraded, truth = apply.degrade_batch(face, PRESETS[name], draws(PRESETS[name], 4), codec)
     assert degraded.shape == truth.shape == face.shape
     assert degraded.dtype == truth.dtype == torch.float32
     images.check_images(degraded)
@@ -607,7 +605,7 @@ def test_presets_run(name, codec):
 def test_full_size_presets_run(name):
     recipe = PRESETS[name]
     face = faces(1, recipe.size)
-    degraded, _ = degrade.degrade_batch(face, recipe, draws(recipe, 1, seed=1))
+    degraded, _ = apply.degrade_batch(face, recipe, draws(recipe, 1, seed=1))
     assert degraded.shape == face.shape
     assert 10 < psnr(degraded, face) < 40
 
@@ -622,7 +620,7 @@ def test_all_off_is_identity(codec):
             step["p"] = 0.0
     recipe = Recipe.model_validate(entry)
     face = faces(3)
-    degraded, truth = degrade.degrade_batch(face, recipe, draws(recipe, 3), codec)
+    degraded, truth = apply.degrade_batch(face, recipe, draws(recipe, 3), codec)
     assert torch.equal(images_bytes(degraded), images_bytes(face))
     assert torch.equal(truth, face)
 
@@ -635,9 +633,9 @@ def images_bytes(batch):
 def test_an_image_does_not_depend_on_its_batch(name):
     recipe = PRESETS[name]
     batch, params = faces(12), draws(recipe, 12, seed=5)
-    together, truth = degrade.degrade_batch(batch, recipe, params)
+    together, truth = apply.degrade_batch(batch, recipe, params)
     for i in range(12):
-        alone, own_truth = degrade.degrade_batch(batch[i : i + 1], recipe, params[i : i + 1])
+        alone, own_truth = apply.degrade_batch(batch[i : i + 1], recipe, params[i : i + 1])
         # float rounding may tip a value over to the next of 255 steps, rarely
         assert (alone[0] - together[i]).abs().mean() * 255 < 0.02
         assert torch.allclose(own_truth[0], truth[i], atol=1e-6)
@@ -648,8 +646,8 @@ def test_training_and_test_sets_agree(name):
     """The simulated chain ties to the real one: this is what a model is trained and judged on."""
     recipe = PRESETS[name]
     batch, params = faces(16), draws(recipe, 16, seed=2)
-    simulated, _ = degrade.degrade_batch(batch, recipe, params, "simulated")
-    real, truth = degrade.degrade_batch(batch, recipe, params, "real")
+    simulated, _ = apply.degrade_batch(batch, recipe, params, "simulated")
+    real, truth = apply.degrade_batch(batch, recipe, params, "real")
     assert (simulated - real).abs().mean() * 255 < 0.3
     for i in range(16):
         assert abs(psnr(simulated[i], truth[i]) - psnr(real[i], truth[i])) < 0.3, i
@@ -658,7 +656,7 @@ def test_training_and_test_sets_agree(name):
 def test_gradient_passes_the_chain():
     recipe = PRESETS["gfpgan_64"]
     face = (0.2 + 0.6 * faces(4)).requires_grad_()
-    degraded, _ = degrade.degrade_batch(face, recipe, draws(recipe, 4))
+    degraded, _ = apply.degrade_batch(face, recipe, draws(recipe, 4))
     degraded.sum().backward()
     assert torch.isfinite(face.grad).all()
     assert face.grad.sum() == pytest.approx(face.numel(), rel=0.02)  # every step keeps the mean
@@ -681,13 +679,13 @@ def gfpgan_with(sigma=0.0, factor=1.0, std=0.0, quality=100, size=64):
 @pytest.mark.parametrize("codec", ["simulated", "real"])
 def test_gfpgan_at_its_mildest(codec):
     recipe = gfpgan_with()
-    assert psnr(degrade.degrade_batch(faces(), recipe, draws(recipe, 1), codec)[0], faces()) > 35
+    assert psnr(apply.degrade_batch(faces(), recipe, draws(recipe, 1), codec)[0], faces()) > 35
 
 
 def test_constant_stays_constant():
     recipe = gfpgan_with(1.25, 3.3, 0, 60)
     flat = torch.tensor([120, 80, 200.0])[None, :, None, None].expand(1, 3, 64, 64) / 255
-    degraded = degrade.degrade_batch(flat.contiguous(), recipe, draws(recipe, 1))[0]
+    degraded = apply.degrade_batch(flat.contiguous(), recipe, draws(recipe, 1))[0]
     spread = degraded.amax(dim=(2, 3)) - degraded.amin(dim=(2, 3))
     assert spread.max() * 255 < 1.001
     # what remains is the JPEG's rounding of the mean: half a DC step of 60 is 13 * 0.5 / 8
@@ -702,7 +700,7 @@ def test_quality_falls_with_strength(name, values):
     scores = []
     for value in values:
         recipe = gfpgan_with(**{name: value})
-        scores.append(psnr(degrade.degrade_batch(batch, recipe, draws(recipe, 6))[0], batch))
+        scores.append(psnr(apply.degrade_batch(batch, recipe, draws(recipe, 6))[0], batch))
     assert scores[0] > scores[1] + 0.5 > scores[2] + 1
 
 
@@ -725,9 +723,9 @@ def test_mixed_sides_in_any_order_of_steps():
     )
     batch, params = faces(24), draws(recipe, 24)
     assert {p["steps"][0] is None for p in params} == {True, False}
-    together, _ = degrade.degrade_batch(batch, recipe, params)
+    together, _ = apply.degrade_batch(batch, recipe, params)
     for i in range(24):
-        alone, _ = degrade.degrade_batch(batch[i : i + 1], recipe, params[i : i + 1])
+        alone, _ = apply.degrade_batch(batch[i : i + 1], recipe, params[i : i + 1])
         assert (alone[0] - together[i]).abs().mean() * 255 < 0.1, params[i]
 
 
@@ -738,28 +736,28 @@ def test_eight_bit_pipelines_round_after_every_step(shift, float_result, eight_b
     flat = torch.full((1, 3, 64, 64), 100 / 255)
     for eight_bit, expected in ((False, float_result), (True, eight_bit_result)):
         recipe = recipe_of(step, step, eight_bit=eight_bit)
-        shifted = degrade.degrade_batch(flat, recipe, draws(recipe, 1))[0]
+        shifted = apply.degrade_batch(flat, recipe, draws(recipe, 1))[0]
         assert (images_bytes(shifted) == 100 + expected).all()
 
 
 def test_empty_recipe_is_the_identity():
     recipe = recipe_of()
-    assert torch.allclose(degrade.degrade_batch(faces(), recipe, draws(recipe, 1))[0], faces())
+    assert torch.allclose(apply.degrade_batch(faces(), recipe, draws(recipe, 1))[0], faces())
 
 
 def test_degrade_batch_refuses():
     recipe = PRESETS["psfr_64"]
     params = draws(recipe, 1)
     with pytest.raises(ValueError, match="faces of 64 x 64 px, got 32 x 32"):
-        degrade.degrade_batch(faces(side=32), recipe, params)
+        apply.degrade_batch(faces(side=32), recipe, params)
     with pytest.raises(ValueError, match="1 parameter sets for 2 images"):
-        degrade.degrade_batch(faces(2), recipe, params)
+        apply.degrade_batch(faces(2), recipe, params)
     with pytest.raises(ValueError, match="drawn from another recipe"):
-        degrade.degrade_batch(faces(), PRESETS["x4_64"], params)
+        apply.degrade_batch(faces(), PRESETS["x4_64"], params)
     with pytest.raises(ValueError, match="unknown codec 'jpeg2000'"):
-        degrade.degrade_batch(faces(), recipe, params, codec="jpeg2000")
+        apply.degrade_batch(faces(), recipe, params, codec="jpeg2000")
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
-        degrade.degrade_batch(faces() * 2 - 1, recipe, params)
+        apply.degrade_batch(faces() * 2 - 1, recipe, params)
 
 
 # ------------------------------------------------------------------------------- test sets
@@ -783,7 +781,7 @@ def written(folder_path):
 def test_regenerated_sets_are_the_same_bytes(tmp_path, folder, preset):
     def write(name, pairs, seed=1, dataset="toy"):
         out, table = tmp_path / name, tmp_path / f"{name}.csv"
-        degrade.degrade_folder(pairs, out, table, PRESETS[preset], seed, dataset, preset)
+        test_sets.degrade_folder(pairs, out, table, PRESETS[preset], seed, dataset, preset)
         return written(out), table.read_text()
 
     first, table = write("a", folder)
@@ -800,7 +798,7 @@ def test_regenerated_sets_are_the_same_bytes(tmp_path, folder, preset):
 
 def test_table_holds_what_was_done(tmp_path, folder):
     recipe = PRESETS["psfr_64"]
-    degrade.degrade_folder(
+    test_sets.degrade_folder(
         folder, tmp_path / "set", tmp_path / "t.csv", recipe, 0, "toy", "psfr_64"
     )
     with open(tmp_path / "t.csv", newline="") as file:
@@ -814,7 +812,7 @@ def test_table_holds_what_was_done(tmp_path, folder):
         assert (row["noise_std_255"] == "") == (noise is None)
         # the recorded parameters alone make the image again
         face = images.to_float(images.read_image(path))
-        again, _ = degrade.degrade_batch(face, recipe, [drawn], "real")
+        again, _ = apply.degrade_batch(face, recipe, [drawn], "real")
         stored = images.read_image(tmp_path / "set" / f"{row['id']}.png")
         assert np.array_equal(images.to_uint8(again)[0], stored)
 
@@ -822,11 +820,11 @@ def test_table_holds_what_was_done(tmp_path, folder):
 def test_a_failed_set_leaves_the_old_one(tmp_path, folder):
     out, table = tmp_path / "set", tmp_path / "set.csv"
     recipe = PRESETS["x4_64"]
-    degrade.degrade_folder(folder, out, table, recipe, 0, "toy", "x4_64")
+    test_sets.degrade_folder(folder, out, table, recipe, 0, "toy", "x4_64")
     before = written(out), table.read_text()
     images.write_image(tmp_path / "odd.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(ValueError, match=r"odd\.png: the recipe is for faces of 64 x 64"):
-        degrade.degrade_folder(
+        test_sets.degrade_folder(
             [*folder, ("odd", tmp_path / "odd.png")], out, table, recipe, 0, "toy", "x4_64"
         )
     assert (written(out), table.read_text()) == before
@@ -839,7 +837,7 @@ def test_a_failed_set_leaves_the_old_one(tmp_path, folder):
 def test_bad_ids(tmp_path, folder, names, message):
     pairs = [(name, path) for name, (_, path) in zip(names, folder)]
     with pytest.raises(ValueError, match=message):
-        degrade.degrade_folder(
+        test_sets.degrade_folder(
             pairs, tmp_path / "o", tmp_path / "o.csv", PRESETS["x4_64"], 0, "t", "p"
         )
     assert not (tmp_path / "o").exists()
@@ -847,7 +845,7 @@ def test_bad_ids(tmp_path, folder, names, message):
 
 def test_contact_sheet(folder):
     recipe = PRESETS["psfr_64"]
-    sheet = degrade.contact_sheet(folder[:2], recipe, "psfr_64", columns=3)
+    sheet = test_sets.contact_sheet(folder[:2], recipe, "psfr_64", columns=3)
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] == 4 * 132 + 4
     truth = images.read_image(folder[0][1]).repeat(2, axis=0).repeat(2, axis=1)
@@ -856,22 +854,22 @@ def test_contact_sheet(folder):
     assert not np.array_equal(first, truth)
     assert not np.array_equal(first, second)
     assert (sheet[26 + 128 : 26 + 168] < 100).sum() > 300  # captions
-    again = degrade.contact_sheet(folder[:2], recipe, "psfr_64", columns=3)
+    again = test_sets.contact_sheet(folder[:2], recipe, "psfr_64", columns=3)
     assert np.array_equal(sheet, again)
     with pytest.raises(ValueError, match="at least one face"):
-        degrade.contact_sheet([], recipe, "psfr_64")
+        test_sets.contact_sheet([], recipe, "psfr_64")
 
 
 # ---- kinds of steps
 
 
 def test_every_kind_has_the_function_that_its_name_says():
-    steps = {step.model_fields["kind"].annotation: step for step in recipes._Step.__subclasses__()}
-    kinds = {kind.__args__[0] for kind in steps}
-    assert len(kinds) == len(steps) > 8
-    assert set(degrade._APPLY) == kinds
+    classes = {c.model_fields["kind"].annotation: c for c in steps.BaseStep.__subclasses__()}
+    kinds = {kind.__args__[0] for kind in classes}
+    assert len(kinds) == len(classes) > 8
+    assert set(apply._APPLY) == kinds
     for kind in kinds:
-        assert getattr(degrade, f"apply_{kind}") is degrade._APPLY[kind]
+        assert getattr(apply, f"apply_{kind}") is apply._APPLY[kind]
 
 
 def test_another_name_is_refused():
@@ -879,48 +877,50 @@ def test_another_name_is_refused():
         """Never called."""
 
     with pytest.raises(ValueError, match="dim applies noise: call it apply_noise"):
-        degrade.applies(recipes.Noise)(dim)
-    assert degrade._APPLY["noise"] is degrade.apply_noise
+        apply.applies(steps.Noise)(dim)
+    assert apply._APPLY["noise"] is apply.apply_noise
 
 
 NEW_CLASS = """
-class Speckle(_Step):
+
+class Speckle(BaseStep):
     kind: Literal["speckle"]
     share: Probability
 
     def draw(self, rng, side, for_test):
-        return {"share": _uniform(rng, (0, self.share))}
-
-
-# every class above is a kind"""
+        return {"share": uniform(rng, (0, self.share))}
+"""
 
 NEW_FUNCTION = """
 
-from frcore.recipes import Speckle
+from frcore.degrade.steps import Speckle
 
 
 @applies(Speckle)
 def apply_speckle(state, step, chosen, drawn, seeds):
     some = _pick(state.images, chosen).clone()
     for face, p, seed in zip(some, drawn, seeds):
-        face[:, torch.tensor(_generator(seed).random(face.shape[1:]) < p["share"])] = 1
+        face[:, torch.tensor(generator(seed).random(face.shape[1:]) < p["share"])] = 1
     return _put(state.images, chosen, some)
 """
 
 NEW_USE = """
 import json, sys
 import torch
-from frcore import codehash, degrade, seeds
-from frcore.recipes import Recipe
+from frcore import seeds
+from frcore.degrade.apply import degrade_batch
+from frcore.degrade.draw import draw
+from frcore.degrade.recipes import Recipe
+from frcore.workflow.codehash import code_hash
 
-print(json.dumps(codehash.code_hash("frcore.degrade:degrade_folder", *Recipe.model_validate(
-    {"size": 64, "steps": json.loads(sys.argv[1])}).code())))
+recipe = Recipe.model_validate({"size": 64, "steps": json.loads(sys.argv[1])})
+print(json.dumps(code_hash("frcore.degrade.test_sets:degrade_folder", *recipe.code())))
 if len(sys.argv) > 2:
     recipe = Recipe.model_validate({"size": 64, "steps": json.loads(sys.argv[2])})
-    drawn = [degrade.draw(recipe, seeds.numpy_generator(0, i)) for i in range(3)]
+    drawn = [draw(recipe, seeds.numpy_generator(0, i)) for i in range(3)]
     faces = torch.zeros(3, 3, 64, 64)
-    made, _ = degrade.degrade_batch(faces, recipe, drawn)
-    alone, _ = degrade.degrade_batch(faces[1:2], recipe, drawn[1:2], "real")
+    made, _ = degrade_batch(faces, recipe, drawn)
+    alone, _ = degrade_batch(faces[1:2], recipe, drawn[1:2], "real")
     assert torch.equal(made[1:2], alone)
     print(json.dumps([[d["steps"][0]["share"], float(m.mean())] for d, m in zip(drawn, made)]))
 """
@@ -940,10 +940,8 @@ def test_a_kind_of_step_is_one_class_and_one_function(tmp_path):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     (before,) = use(known)
-    models, functions = tmp_path / "frcore/recipes.py", tmp_path / "frcore/degrade.py"
-    text = models.read_text()
-    assert text.count("\n# every class above is a kind") == 1
-    models.write_text(text.replace("\n# every class above is a kind", NEW_CLASS))
+    models, functions = (tmp_path / f"frcore/degrade/{n}.py" for n in ("steps", "apply"))
+    models.write_text(models.read_text() + NEW_CLASS)
     functions.write_text(functions.read_text() + NEW_FUNCTION)
     after, results = use(known, json.dumps([{"kind": "speckle", "share": 0.5}]))
     assert after == before

@@ -15,21 +15,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from frcore import checkpoint, data, guide, train
-from frcore.assets import present
 from frcore.config import ConfigError, Model, load_config, read_yaml
-from frcore.facebatch import Faces
-from frcore.images import write_image
-from frcore.recipes import Recipe
+from frcore.degrade.recipes import Recipe
+from frcore.faces.batch import Faces
+from frcore.frozen import guide
+from frcore.io import checkpoint
+from frcore.io.assets import present
+from frcore.io.images import write_image
 from frcore.registry import METHODS, add_methods_folder, load_method, settings_fields
-from frcore.restore import (
-    RestoreError,
-    assemble,
-    load_entry,
-    load_model,
-    restore_faces,
-    restore_folder,
-)
+from frcore.restore.aligned import restore_faces, restore_folder
+from frcore.restore.models import RestoreError, assemble, load_entry, load_model
+from frcore.train import data, loop
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "examples" / "methods"
@@ -93,7 +89,7 @@ def run(out: Path, entry: Model, faces, lines=None, **more) -> Path:
     good, bad = faces, []
     if entry.train.low_quality:
         good, bad = data.disjoint(faces, faces, 0)
-    train.train_model(
+    entry.train_model(
         name="mine",
         entry=entry,
         samples={"good": good},
@@ -527,7 +523,7 @@ def test_an_average_that_is_still_its_start_is_refused():
     seen = 0
     while seen < 64:  # what the loop does, by its own arithmetic
         seen += 8
-        train._average(average, model, 8, min(10_000, 0.5 * seen))
+        loop.average(average, model, 8, min(10_000, 0.5 * seen))
     share = entry_of("one_conv", images=64, batch=8, ema_images=10_000, ema_ramp=0.5)
     left = 1 - (average.weight - start.weight).item()
     assert share.train.start_share() == pytest.approx(left, abs=1e-5)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from snakemake.utils import update_config
 
-from frcore import workflow
-from frcore.checkpoint import save_weights
-from frcore.config import ROOT, ConfigError, load_config, load_protocol, load_settings
+from frcore.config import CATALOGUE, ConfigError, load_config, load_protocol, load_settings
+from frcore.io.checkpoint import save_weights
 from frcore.registry import METHODS, load_method
+from frcore.workflow import checks
 
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 DEFAULT = ROOT / "config.yaml"
@@ -88,7 +89,7 @@ def test_settings_fit_the_methods(experiment):
 def test_published_tables_are_known(experiment):
     import pandas as pd
 
-    table = pd.read_csv(ROOT / "protocols" / "published.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(CATALOGUE / "published.csv", dtype=str, keep_default_na=False)
     known = {*table["paper"], *(table["paper"] + " " + table["table"])}
     assert set(load_config(merged(experiment)).run.published) <= known
 
@@ -101,13 +102,13 @@ def test_plans_with_stand_ins(experiment, tmp_path, monkeypatch, capsys):
     needs_folders = any(config.datasets[name].path for name in config.run.datasets)
     if needs_folders:
         with pytest.raises(SystemExit):
-            workflow.open_plan(data, ROOT)
+            checks.open_plan(data)
         text = capsys.readouterr().err
         assert "no folder data/" in text
     stand_in(data)
-    plan = workflow.open_plan(data, ROOT)
+    plan = checks.open_plan(data)
     assert plan.runs()
-    assert workflow.assets_of_run(plan) is not None
+    assert plan.all_assets() is not None
 
 
 @pytest.mark.workflow
@@ -146,5 +147,5 @@ def test_unknown_settings_are_caught(experiment, tmp_path, monkeypatch, capsys):
     stand_in(data)
     data["models"]["psfrgan_64"]["settings"]["chanels"] = [1]
     with pytest.raises(SystemExit):
-        workflow.open_plan(data, ROOT)
+        checks.open_plan(data)
     assert "models.psfrgan_64.settings.chanels: unknown key" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from frcore.helpers import emotion, features, identity, perceptual, stlpips
-from frcore.helpers.vision import import_torchvision
+from frcore.frozen import emotion, features, identity, perceptual, stlpips
+from frcore.frozen.torchvision_cpu import import_torchvision
 
 DLIB_FILE = "dlib_resnet/dlib_face_recognition_resnet_model_v1.dat"
 MOBILENET_FILE = "mobilenet_v2/mobilenet_v2-b0353104.pth"
@@ -216,34 +216,6 @@ def test_descriptors_equal_dlibs_on_real_faces(net, resources, found_faces):
         for own, image in zip(ours, both):
             other = np.array(theirs.compute_face_descriptor(image))
             np.testing.assert_allclose(own.numpy(), other, rtol=0, atol=1e-5)
-
-
-def test_chips_equal_dlibs_bit_for_bit(found_faces):
-    import dlib
-
-    for pixels, shape in found_faces:
-        ours = identity.chip_from_landmarks(pixels, as_array(shape))
-        assert np.array_equal(ours, dlib.get_face_chip(pixels, shape, 150, 0.25))
-
-
-def test_chip_of_a_face_at_the_edge_is_black_outside(found_faces):
-    import dlib
-
-    pixels, shape = found_faces[1]
-    half = pixels[:, : pixels.shape[1] // 2].copy()
-    ours = identity.chip_from_landmarks(half, as_array(shape))
-    assert np.array_equal(ours, dlib.get_face_chip(half, shape, 150, 0.25))
-    assert not ours[:, -20:].any() and ours[:, 40].any()
-
-
-def test_chip_errors(found_faces):
-    pixels, shape = found_faces[0]
-    with pytest.raises(ValueError, match=r"expected 68 x 2 landmarks, got \(5, 2\)"):
-        identity.chip_from_landmarks(pixels, as_array(shape)[:5])
-    with pytest.raises(ValueError, match="expected uint8"):
-        identity.chip_from_landmarks(pixels.astype(float), as_array(shape))
-    with pytest.raises(ValueError, match="reduce the image first"):
-        identity.chip_from_landmarks(pixels, 4 * as_array(shape))
 
 
 def test_identity_gradient_agrees_with_a_difference_quotient(net):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from frcore import images, seeds
+from frcore import seeds
+from frcore.io import images
 
 
 def test_uint8_and_float_are_inverse():
@@ -67,15 +68,6 @@ def test_sixteen_bit_grey_is_scaled_and_alpha_lies_on_white(tmp_path):
     assert abs(int(images.read_image(tmp_path / "deep.png")[0, 0, 0]) - 128) <= 1
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert images.read_image(tmp_path / "clear.png")[0, 0].tolist() == [255, 255, 255]
-
-
-def test_read_batch_names_what_is_missing_and_refuses_mixed_sizes(tmp_path):
-    images.write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
-    images.write_image(tmp_path / "b.png", np.zeros((5, 4, 3), np.uint8))
-    with pytest.raises(FileNotFoundError, match=r"1 images missing.*\['c'\]"):
-        images.read_batch(tmp_path, ["a", "c"])
-    with pytest.raises(ValueError, match="differ in size"):
-        images.read_batch(tmp_path, ["a", "b"])
 
 
 @pytest.mark.parametrize("folder", [False, True])

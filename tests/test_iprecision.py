@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from frcore import cli
+from frcore.cli import main
 from frcore.config import Protocol
-from frcore.helpers import identity
-from frcore.images import to_float, to_uint8, write_image
-from frcore.metrics import nets, score, semantics, stage
-from frcore.metrics.semantics import hits, iprecision, irecall, neighbour_radii
-from frcore.registry_metrics import METRICS
+from frcore.frozen import identity
+from frcore.io.images import to_float, to_uint8, write_image
+from frcore.metrics import identity as semantics
+from frcore.metrics import nets, score, stage
+from frcore.metrics.identity import hits, iprecision, irecall, neighbour_radii
+from frcore.registry.metrics import METRICS
 
 REAL = np.array([[0.0], [1.0], [3.0], [7.0]])
 RESTORED = np.array([[0.4], [1.6], [3.0], [2.0]])
@@ -417,7 +418,7 @@ def test_evaluate_two_folders(tmp_path, resources, monkeypatch):
     names = [PAIR, "irecall_dlib_k4", "iprecision_dlib_k10", PERSON]
     command = ["evaluate", "--restored", tmp_path / "restored", "--truth", tmp_path / "truth"]
     command += ["--out", tmp_path / "e.csv", "--resources", root, "--metrics", ",".join(names)]
-    assert cli.main(list(map(str, command))) == 0
+    assert main.main(list(map(str, command))) == 0
     crop = "crop_scale 1, crop_shift 0.1"
     rows = table(tmp_path / "e.csv")
     found = [(row["value"].removesuffix(".0"), row["n"], row["note"]) for row in rows]
@@ -431,7 +432,7 @@ def test_evaluate_two_folders(tmp_path, resources, monkeypatch):
     # another size of frame in the same folders: no shape is tried that the net cannot read
     written(tmp_path / "truth", coarse(1, size=64)[..., :48], "g")
     written(tmp_path / "restored", coarse(1, size=64)[..., :48], "g")
-    assert cli.main(list(map(str, command))) == 0
+    assert main.main(list(map(str, command))) == 0
     assert "no square frames" in table(tmp_path / "e.csv")[0]["note"]
 
 
@@ -443,7 +444,7 @@ def test_evaluate_one_pair_has_reasons(tmp_path, resources):
     command = ["evaluate", "--restored", tmp_path / "restored", "--truth", tmp_path / "truth"]
     command += ["--out", tmp_path / "e.csv", "--resources", root]
     command += ["--metrics", f"ssim_rgb,fid_mobilenetv2,{PAIR}"]
-    assert cli.main(list(map(str, command))) == 0
+    assert main.main(list(map(str, command))) == 0
     ssim, fid, pair = table(tmp_path / "e.csv")
     assert float(ssim["value"]) == 1
     assert (fid["value"], fid["note"]) == ("", "a set metric needs 2 images or more, got 1")

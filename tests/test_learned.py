@@ -6,17 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import ROOT
+from conftest import whole_config
 from PIL import Image
 from torch.nn import functional as F
 
-from frcore import checkpoint, learned
-from frcore.assets import catalogue
-from frcore.config import Model, load_config
-from frcore.helpers import degradation
-from frcore.recipes import Recipe
-from frcore.workflow import Plan
+from frcore.assess import degradation as learned
+from frcore.config import CATALOGUE, Model, load_config
+from frcore.degrade.recipes import Recipe
+from frcore.io import checkpoint
+from frcore.io.assets import catalogue
+from frcore.methods import dl_st_degradation as degradation
+from frcore.workflow.plan import Plan
 
 
 def noise(n=8, side=64, seed=0):
@@ -144,8 +144,8 @@ def test_assessment_of_the_workflow_reads_the_training_faces_alone(weights, tmp_
 
 
 def test_plan_of_the_assessment():
-    config = load_config(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    plan = Plan(config, None, catalogue(), ROOT)
+    config = load_config(whole_config())
+    plan = Plan(config, None, catalogue(), CATALOGUE)
     assert plan.degraders() == ["dl_64"]
     job = plan.assess_degradation("dl_64")
     assert set(job.recipes) == set(config.run.degradations)

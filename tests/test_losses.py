@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from frcore import losses
+from frcore.nets import losses
 
 
 @pytest.fixture

@@ -12,15 +12,17 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
-from frcore import registry_metrics
-from frcore.codehash import code_hash
 from frcore.config import Protocol
-from frcore.helpers import features as feature_nets
-from frcore.helpers import identity
-from frcore.helpers.vision import import_torchvision
-from frcore.images import to_float, to_uint8, write_image
-from frcore.metrics import fidelity, nets, noreference, perception, score, semantics, sets, stage
-from frcore.registry_metrics import FEATURES, METRICS, load_metric
+from frcore.frozen import features as feature_nets
+from frcore.frozen import identity
+from frcore.frozen.torchvision_cpu import import_torchvision
+from frcore.io.images import to_float, to_uint8, write_image
+from frcore.metrics import fidelity, nets, noreference, score, sets, stage
+from frcore.metrics import identity as semantics
+from frcore.metrics import lpips as perception
+from frcore.registry import metrics as registry_metrics
+from frcore.registry.metrics import FEATURES, METRICS, load_metric
+from frcore.workflow.codehash import code_hash
 
 
 def random_pairs(n=3, height=40, width=48, noise=0.1, seed=0):
@@ -246,7 +248,7 @@ def test_identity_metrics_by_hand():
 
 
 def test_values_of_nets_do_not_depend_on_the_batch(id_net, resources):
-    from frcore.helpers import stlpips
+    from frcore.frozen import stlpips
 
     root = resources("stlpips_alex", "orl")
     net = stlpips.load("alex", root / "stlpips_alex/alex_shift_tolerant.pth")

@@ -7,20 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import whole_config
 from PIL import Image
 
-from frcore import checkpoint, cli, prior, train
-from frcore.config import ConfigError, load_config, load_settings, read_yaml
-from frcore.data import Sample, TrainingFaces
-from frcore.facebatch import Faces
+from frcore.assess import prior
+from frcore.cli import main
+from frcore.config import CATALOGUE, ConfigError, load_config, load_settings
 from frcore.faces import build
-from frcore.helpers import encoder, generator
-from frcore.images import read_image, to_float
+from frcore.faces.batch import Faces
+from frcore.io import checkpoint
+from frcore.io.images import read_image, to_float
+from frcore.methods import stylegan2 as generator
+from frcore.methods import stylegan2_encoder as encoder
 from frcore.registry import load_method
+from frcore.train import loop, pictures
+from frcore.train.data import Sample, TrainingFaces
 
 ROOT = Path(__file__).resolve().parents[1]
-PRIOR = ROOT / "weights" / "stylegan2-64.safetensors"
-ENCODER = ROOT / "weights" / "stylegan2-64-encoder.safetensors"
+PRIOR = CATALOGUE / "weights" / "stylegan2-64.safetensors"
+ENCODER = CATALOGUE / "weights" / "stylegan2-64-encoder.safetensors"
 
 
 def tiny_prior():
@@ -107,9 +112,9 @@ def test_average_ramps_up_with_what_was_seen_before(tmp_path):
             return {"x": torch.zeros(())}
 
     def average(before, ramp):
-        plan = train.Plan(8, 4, 1000.0, 8, 8, "float32", 0, tmp_path / f"{before}{ramp}",
+        plan = loop.Schedule(8, 4, 1000.0, 8, 8, "float32", 0, tmp_path / f"{before}{ramp}",
                           ema_ramp=ramp, images_before=before)  # fmt: skip
-        state = train.train(Steps(), faces, plan, torch.device("cpu"), log=lambda line: None)
+        state = loop.train(Steps(), faces, plan, torch.device("cpu"), log=lambda line: None)
         return float(state["model"]["weight"])
 
     def expected(*half_lives):
@@ -146,7 +151,7 @@ def test_curve_is_the_distance_to_training_faces(tmp_path, resources):
         def sample(model, n, generator):
             return faces.truth(range(n), torch.device("cpu")) * model
 
-    curve = train.set_score(Perfect, faces, assets, settings, torch.device("cpu"))
+    curve = pictures.set_score(Perfect, faces, assets, settings, torch.device("cpu"))
     assert set(curve(1.0)) == {"fid_mobilenetv2"}
     assert curve(1.0)["fid_mobilenetv2"] == pytest.approx(0, abs=1e-2)
     assert curve(0.5)["fid_mobilenetv2"] > 1
@@ -219,7 +224,7 @@ def test_encoder_needs_a_prior_that_fits():
 
 
 def test_clean_faces_alone_and_generative_models_are_checked():
-    data = read_yaml(ROOT / "config.yaml")
+    data = whole_config()
     data["models"]["stylegan2-64"]["train"]["degradations"] = ["psfr_64"]
     data["models"]["fpn_64"]["train"]["degradations"] = []
     data["run"]["models"] = ["bicubic", "stylegan2-64"]
@@ -250,15 +255,15 @@ def test_samples_are_a_function_of_the_seed_and_truncation():
 
 def test_sample_command(tmp_path, capsys):
     out = tmp_path / "faces"
-    assert cli.main(["sample", "--model", str(PRIOR), "-o", str(out), "-n", "12"]) == 0
+    assert main.main(["sample", "--model", str(PRIOR), "-o", str(out), "-n", "12"]) == 0
     files = sorted(out.iterdir())
     assert [path.name for path in files] == [f"{i:06d}.png" for i in range(12)]
     assert Image.open(tmp_path / "faces.png").size == (640, 64)
     first = np.asarray(Image.open(files[0])).astype(int)
-    assert cli.main(["sample", "--model", str(PRIOR), "-o", str(out)]) != 0
+    assert main.main(["sample", "--model", str(PRIOR), "-o", str(out)]) != 0
     assert "--overwrite" in capsys.readouterr().err
     words = ["sample", "--model", str(PRIOR), "-o", str(out), "-n", "1", "--overwrite"]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert [path.name for path in out.iterdir()] == ["000000.png"]
     # the same face, up to rounding: some processors round otherwise in a batch of another size
     assert np.abs(np.asarray(Image.open(files[0])) - first).max() <= 1
@@ -266,9 +271,9 @@ def test_sample_command(tmp_path, capsys):
 
 def test_restoring_with_a_prior_and_sampling_a_restorer_are_refused(tmp_path, capsys):
     words = ["-o", str(tmp_path / "out")]
-    assert cli.main(["restore", "--model", str(PRIOR), "-i", str(tmp_path), *words]) != 0
+    assert main.main(["restore", "--model", str(PRIOR), "-i", str(tmp_path), *words]) != 0
     assert "makes faces and restores none" in capsys.readouterr().err
-    assert cli.main(["sample", "--model", "bicubic", *words]) != 0
+    assert main.main(["sample", "--model", "bicubic", *words]) != 0
     assert "restores faces and makes none" in capsys.readouterr().err
 
 

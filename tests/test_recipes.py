@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import whole_config
 from pydantic import ValidationError
 
-from frcore.recipes import Recipe, check_pulse_factor, jpeg_quality
+from frcore.degrade.recipes import Recipe
+from frcore.degrade.steps import check_pulse_factor, jpeg_quality
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESETS = yaml.safe_load((ROOT / "config.yaml").read_text())["degradations"]
+PRESETS = whole_config()["degradations"]
 GOOD = {
     "size": 64,
     "steps": [
@@ -158,7 +159,7 @@ def test_recipes_do_not_change():
 
 def test_import_is_cheap():
     """The Snakefile reads recipes at every start."""
-    code = "import sys, frcore.recipes; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = "import sys, frcore.degrade.recipes; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -176,9 +177,9 @@ def test_code_names_the_kinds_of_a_recipe():
     steps = [{"kind": "colour_shift", "shift_255": [-9, 9]}, *GOOD["steps"][2:]]
     twice = {"size": 64, "steps": [*steps, steps[0]]}
     assert Recipe.model_validate(twice).code() == (
-        "frcore.recipes:ColourShift", "frcore.degrade:apply_colour_shift",
-        "frcore.recipes:Noise", "frcore.degrade:apply_noise",
-        "frcore.recipes:Jpeg", "frcore.degrade:apply_jpeg",
-        "frcore.recipes:Up", "frcore.degrade:apply_up",
+        "frcore.degrade.steps:ColourShift", "frcore.degrade.apply:apply_colour_shift",
+        "frcore.degrade.steps:Noise", "frcore.degrade.apply:apply_noise",
+        "frcore.degrade.steps:Jpeg", "frcore.degrade.apply:apply_jpeg",
+        "frcore.degrade.steps:Up", "frcore.degrade.apply:apply_up",
     )  # fmt: skip
     assert Recipe.model_validate({"size": 64, "steps": []}).code() == ()

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import assets, checkpoint
 from frcore.config import ConfigError, load_settings
-from frcore.facebatch import Faces
-from frcore.guide import build
+from frcore.faces.batch import Faces
+from frcore.frozen.guide import build
+from frcore.io import assets, checkpoint
 from frcore.registry import DATA, METHODS, NETS, load_method, settings_fields
 
 # role: the method of a helper net that can play it

@@ -10,28 +10,29 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import save_file
 
-from frcore.config import ROOT, Figure, Protocol, load_config
-from frcore.jobs import Files, PanelOfStrengths
+from frcore.config import Figure, Protocol, load_config
 from frcore.metrics import score
 from frcore.metrics.intervals import bootstrap_interval, mean_of_images, resample_counts
 from frcore.registry import METRICS, MetricRow
-from frcore.report import figures
+from frcore.report import figures, panels
 from frcore.report.page import _tables_html, html_report
-from frcore.report.table import (
+from frcore.report.scores import PUBLISHED, join_scores
+from frcore.report.tables import (
     PRINTED_HIGHER_IS_BETTER,
-    PUBLISHED,
+    Cell,
+    Row,
+    Table,
     Tables,
-    _Cell,
-    _Row,
-    _Table,
     comparison,
-    join_scores,
     split_columns,
 )
 from frcore.stages.report import model_facts
+from frcore.workflow.job import Files
+from frcore.workflow.jobs import PanelOfStrengths
 
 SHARED = {"min_side": 1, "needs_truth": True, "assets": ()}
 TOY = {
@@ -352,8 +353,8 @@ def test_a_share_of_1_keeps_three_digits(tmp_path):
 def test_wide_tables_break_into_parts_of_like_width():
     def table(n, published=False):
         columns = [(f"metric {i}", "", ()) for i in range(n)]
-        row = _Row("Bicubic", "", [_Cell(f"value {i}") for i in range(n)])
-        return _Table("", [], columns, [row], published)
+        row = Row("Bicubic", "", [Cell(f"value {i}") for i in range(n)])
+        return Table("", [], columns, [row], published)
 
     def widths(table, most):
         return [len(table.columns[part]) for part in split_columns(table, most)]
@@ -455,7 +456,7 @@ def test_panel_places_faces_and_crosses_out_what_is_missing(tmp_path):
             Image.fromarray(made[column, name]).save(tmp_path / column / f"{name}.png")
     (tmp_path / "net" / "q.png").unlink()
     columns = [("Degraded", tmp_path / "low"), ("A net", tmp_path / "net")]
-    missing = figures.panel(["p", "q"], columns, tmp_path / "p.png", "Two faces.")
+    missing = panels.panel(["p", "q"], columns, tmp_path / "p.png", "Two faces.")
     assert missing == [("q", "A net")]
     sheet = pixels(tmp_path / "p.png").astype(int)
 
@@ -480,10 +481,10 @@ def test_panel_places_faces_and_crosses_out_what_is_missing(tmp_path):
 def test_panel_bytes_and_large_faces(tmp_path):
     Image.new("RGB", (512, 512), "red").save(tmp_path / "p.png")
     for out in ("one", "two"):
-        figures.panel(["p", "lost"], [("A", tmp_path)], tmp_path / f"{out}.jpg.png")
+        panels.panel(["p", "lost"], [("A", tmp_path)], tmp_path / f"{out}.jpg.png")
     first = (tmp_path / "one.jpg.png").read_bytes()
     assert first == (tmp_path / "two.jpg.png").read_bytes()
-    assert (pixels(tmp_path / "one.jpg.png") == (255, 0, 0)).all(-1).sum() == figures.TILE_MAX**2
+    assert (pixels(tmp_path / "one.jpg.png") == (255, 0, 0)).all(-1).sum() == panels.TILE_MAX**2
 
 
 def test_panel_of_strengths_has_a_row_for_each_degradation(tmp_path):

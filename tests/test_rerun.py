@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, whole_config
 
 pytestmark = pytest.mark.workflow
 
@@ -343,7 +343,7 @@ def test_methods_of_every_kind_run_from_photographs_to_the_table(toy, snakemake,
     shutil.copytree(toy, folder, symlinks=True)
     short = {"images": 8, "batch": 4, "minutes": 5}
     bad = {"samples": 60, "shards": 1, "split": {"train": 0.5, "val": 0.0, "test": 0.5}}
-    base = yaml.safe_load((ROOT / "config.yaml").read_text())["datasets"]["digiface"]
+    base = whole_config()["datasets"]["digiface"]
     stages = [{"images": 4, "freeze": ["critic"]}, {"images": 4, "settings": {"shift_weight": 1.0}}]
     two = {**short, "low_quality": ["bad"], "degradations": ["small_64"], "stages": stages}
     content = {
@@ -424,10 +424,10 @@ def test_a_thousand_models_fit_on_the_command_line(toy, snakemake, tmp_path):
 
 
 def test_a_long_job_goes_through_a_file(tmp_path):
-    from frcore import jobs
+    from frcore.workflow import job, jobs
 
     titles = {f"model_{i}": "x" * 50 for i in range(1000)}
-    job = jobs.PlotTraining(titles=titles, input=jobs.Files(histories=["a.csv"]))
+    job = jobs.PlotTraining(titles=titles, input=job.Files(histories=["a.csv"]))
     word = job.argument(tmp_path)
     assert len(word) < 200 and word.startswith("@")
     assert jobs.PlotTraining.from_argument(["script", word]) == job

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from frcore import checkpoint, restore
 from frcore.config import Strict
 from frcore.faces.detect import Face
-from frcore.images import BadImage, to_float, write_image
+from frcore.io import checkpoint, photo_files
+from frcore.io.images import BadImage, to_float, write_image
 from frcore.registry import METHODS, MethodRow
-from frcore.restore import PhotoOptions
+from frcore.restore import aligned, models, photos
+from frcore.restore.photos import PhotoOptions
 from frcore.seeds import torch_generator
 
 SIDE = 96
@@ -47,7 +48,7 @@ def toy(monkeypatch):
 
 @pytest.fixture
 def restorer(toy):
-    return restore.without_weights("toy", "toy", {"size": 64}, size=64)
+    return models.without_weights("toy", "toy", {"size": 64}, size=64)
 
 
 def faces_of(folder: Path, n: int) -> list[str]:
@@ -75,19 +76,19 @@ def save_toy(path: Path, **card) -> Path:
 
 def test_model_is_found_by_name_and_brings_its_helpers(toy, tmp_path):
     save_toy(tmp_path / "weights" / "small.safetensors", helpers={"parser": "fpn"}, name="small")
-    with pytest.raises(restore.RestoreError, match=r"small needs the helper parser.*'fpn'"):
-        restore.load_model("small", root=tmp_path, results=tmp_path)
+    with pytest.raises(models.RestoreError, match=r"small needs the helper parser.*'fpn'"):
+        models.load_model("small", root=tmp_path, results=tmp_path)
     helper = save_toy(tmp_path / "models" / "fpn" / "weights.safetensors")
-    loaded = restore.load_model("small", root=tmp_path, results=tmp_path)
+    loaded = models.load_model("small", root=tmp_path, results=tmp_path)
     assert loaded.size == 32 and loaded.name == "small"
     assert isinstance(loaded.guide["parser"], torch.nn.Linear)
     assert not any(item.requires_grad for item in loaded.model.parameters())
     save_toy(helper, seed=1)  # other helper weights: other results
-    assert restore.load_model("small", root=tmp_path, results=tmp_path).digest != loaded.digest
-    with pytest.raises(restore.RestoreError, match="did you mean 'small'"):
-        restore.load_model("smal", root=tmp_path, results=tmp_path)
-    with pytest.raises(restore.RestoreError, match="no weights file"):
-        restore.load_model(tmp_path / "none.safetensors")
+    assert models.load_model("small", root=tmp_path, results=tmp_path).digest != loaded.digest
+    with pytest.raises(models.RestoreError, match="did you mean 'small'"):
+        models.load_model("smal", root=tmp_path, results=tmp_path)
+    with pytest.raises(models.RestoreError, match="no weights file"):
+        models.load_model(tmp_path / "none.safetensors")
 
 
 def test_weights_must_fit(toy, tmp_path):
@@ -95,13 +96,13 @@ def test_weights_must_fit(toy, tmp_path):
     state = torch.nn.Linear(2, 8).state_dict()
     checkpoint.save_weights(path, {"model": state}, {"method": "toy_net", "settings": {}})
     with pytest.raises(checkpoint.WeightsError, match="does not fit"):
-        restore.load_model(path)
+        models.load_model(path)
 
 
 def test_bicubic_needs_no_weights(tmp_path):
-    model = restore.load_model("bicubic", root=tmp_path, results=tmp_path)
+    model = models.load_model("bicubic", root=tmp_path, results=tmp_path)
     images = torch.rand(3, 3, 16, 16)
-    assert torch.equal(restore.restore_faces(model, images, ["a", "b", "c"]), images)
+    assert torch.equal(aligned.restore_faces(model, images, ["a", "b", "c"]), images)
 
 
 # ---- aligned faces
@@ -110,23 +111,23 @@ def test_bicubic_needs_no_weights(tmp_path):
 def test_a_face_does_not_depend_on_its_batch(toy, restorer):
     toy.change = lambda image, faces: image + faces.rand(*image.shape[1:])
     images, ids = torch.zeros(5, 3, 8, 8), list("abcde")
-    together = restore.restore_faces(restorer, images, ids, seed=1, batch=4)
-    alone = restore.restore_faces(restorer, images[2:3], ids[2:3], seed=1)
+    together = aligned.restore_faces(restorer, images, ids, seed=1, batch=4)
+    alone = aligned.restore_faces(restorer, images[2:3], ids[2:3], seed=1)
     assert torch.equal(together[2:3], alone)
     assert not torch.equal(together[1], together[2])
-    assert not torch.equal(restore.restore_faces(restorer, images, ids, seed=2)[2:3], alone)
+    assert not torch.equal(aligned.restore_faces(restorer, images, ids, seed=2)[2:3], alone)
 
 
 def test_draws_follow_from_names_alone(toy, restorer):
     toy.change = lambda image, faces: image + faces.rand(1, 1, 1)
     for sample, more in ((0, ()), (2, (2,))):
-        (face,) = restore.try_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"], 5, sample=sample)
+        (face,) = aligned.try_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"], 5, sample=sample)
         wanted = torch.rand(1, generator=torch_generator(5, "toy", "restore", "a", *more))
         assert (face == wanted).all()
 
 
 def test_faces_are_batched(toy, restorer):
-    restore.restore_faces(restorer, torch.zeros(5, 3, 8, 8), list("abcde"), batch=2)
+    aligned.restore_faces(restorer, torch.zeros(5, 3, 8, 8), list("abcde"), batch=2)
     assert toy.batches == [2, 2, 1]
 
 
@@ -144,7 +145,7 @@ def test_folder_lists_failures_without_an_image(toy, restorer, tmp_path):
     bad, nan = (face.mean((1, 2, 3))[0] for face in faces)
     toy.change = change
     out, table = tmp_path / "out", tmp_path / "out.csv"
-    counts = restore.restore_folder([*ids, "gone"], tmp_path / "in", out, table, restorer, batch=4)
+    counts = aligned.restore_folder([*ids, "gone"], tmp_path / "in", out, table, restorer, batch=4)
     rows = {row["id"]: (row["status"], row["reason"]) for row in rows_of(table)}
     assert rows["0"] == rows["4"] == ("restored", "")
     assert rows["1"] == ("failed", "RuntimeError: out of memory")
@@ -158,16 +159,16 @@ def test_folder_lists_failures_without_an_image(toy, restorer, tmp_path):
 
 def test_folder_appears_whole_or_not_at_all(toy, restorer, tmp_path, monkeypatch):
     ids = faces_of(tmp_path / "in", 2)
-    monkeypatch.setattr(restore, "write_image", lambda *_: 1 / 0)
+    monkeypatch.setattr(photos, "write_image", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        restore.restore_folder(ids, tmp_path / "in", tmp_path / "o", tmp_path / "t.csv", restorer)
+        aligned.restore_folder(ids, tmp_path / "in", tmp_path / "o", tmp_path / "t.csv", restorer)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_wrong_shape_is_a_failure(toy, restorer):
     toy.change = lambda image, faces: image[..., :4]
-    with pytest.raises(restore.RestoreError, match=r"result is \(1, 3, 8, 4\)"):
-        restore.restore_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"])
+    with pytest.raises(models.RestoreError, match=r"result is \(1, 3, 8, 4\)"):
+        aligned.restore_faces(restorer, torch.zeros(1, 3, 8, 8), ["a"])
 
 
 # ---- photographs
@@ -187,9 +188,9 @@ def found(monkeypatch):
     """Stands for the detector: the faces that photographs of at least 64 px have."""
     faces = [face_at(48, 50, 36)]
     monkeypatch.setattr(
-        restore.detect, "find_faces", lambda image, *_: faces if image.width >= 64 else []
+        photos.detect, "find_faces", lambda image, *_: faces if image.width >= 64 else []
     )
-    monkeypatch.setattr(restore, "_detector", lambda *_: None)
+    monkeypatch.setattr(photos, "_detector", lambda *_: None)
     return faces
 
 
@@ -201,7 +202,7 @@ def picture(mode: str = "RGB") -> Image.Image:
 
 
 def run(tmp_path, restorer, folder="in", **options):
-    counts = restore.restore_photos(
+    counts = photos.restore_photos(
         tmp_path / folder,
         tmp_path / "out",
         restorer,
@@ -376,17 +377,17 @@ def test_one_failed_face_of_three(toy, restorer, found, tmp_path):
 def test_photograph_that_was_cut_off_is_written_again(toy, restorer, found, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     picture().save(tmp_path / "in" / "a.png")
-    write = restore.write_photo
+    write = photos.write_photo
 
     def killed(*arguments):
         write(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(restore, "write_photo", killed)
+    monkeypatch.setattr(photos, "write_photo", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, restorer)
     assert (tmp_path / "out" / "a.png").is_file()
-    monkeypatch.setattr(restore, "write_photo", write)
+    monkeypatch.setattr(photos, "write_photo", write)
     counts, rows = run(tmp_path, restorer)
     assert counts["kept"] == 0 and [row["status"] for row in rows] == ["restored"]
 
@@ -394,10 +395,10 @@ def test_photograph_that_was_cut_off_is_written_again(toy, restorer, found, tmp_
 def test_a_model_coarser_than_the_photograph_is_noted(toy, found, tmp_path):
     (tmp_path / "in").mkdir()
     picture().save(tmp_path / "in" / "a.png")
-    coarse = restore.without_weights("toy", "toy", {"size": 16}, size=16)
+    coarse = models.without_weights("toy", "toy", {"size": 16}, size=16)
     _, rows = run(tmp_path, coarse)
     assert "the model has 16" in rows[0]["note"]
-    fine = restore.without_weights("toy", "toy", {"size": 64}, size=64)
+    fine = models.without_weights("toy", "toy", {"size": 64}, size=64)
     _, rows = run(tmp_path, fine)
     assert rows[0]["note"] == ""
 
@@ -431,7 +432,7 @@ def test_identity_of_a_real_face(toy, restorer, resources, tmp_path):
     restorer.card.update(crop_scale=0.7)
     photo = root / "orl" / "faces" / "s1" / "1.pgm"
     toy.change = lambda image, faces: image * 0.95
-    counts = restore.restore_photos(
+    counts = photos.restore_photos(
         photo, tmp_path / "out", restorer, PhotoOptions(enlarge=4), root, progress=False
     )
     (row,) = rows_of(tmp_path / "out" / "restored.csv")
@@ -446,7 +447,7 @@ def test_identity_of_a_real_face(toy, restorer, resources, tmp_path):
 def test_broken_photographs_say_why(tmp_path):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(BadImage, match="not an image"):
-        restore.open_photo(tmp_path / "a.png")
+        photo_files.open_photo(tmp_path / "a.png")
 
 
 # ---- several restorations of a face
@@ -463,7 +464,7 @@ def rdfr(tmp_path):
         path = tmp_path / "weights" / "tiny.safetensors"
         card = {"method": "rdfr", "settings": settings.model_dump(), "name": "tiny"}
         checkpoint.save_weights(path, {"model": method.build(settings).state_dict()}, card)
-        return restore.load_model(path)
+        return models.load_model(path)
 
     return make
 
@@ -476,14 +477,14 @@ def aligned_faces(folder: Path, names: str) -> None:
 
 def crop_of(name: str, what: str) -> str:
     """Place of an aligned face of photograph `name`."""
-    return f"faces/{restore.sources.photo_id(Path(name))}_0_{what}.png"
+    return f"faces/{photos.sources.photo_id(Path(name))}_0_{what}.png"
 
 
 def sampled(tmp_path, restorer, out="out", **options):
     """Counts, rows and {name: pixels} of all pictures of a run on the folder `in`."""
     options = PhotoOptions(aligned=True, **options)
     words = (tmp_path / "in", tmp_path / out, restorer, options, tmp_path / "no-assets")
-    counts = restore.restore_photos(*words, progress=False)
+    counts = photos.restore_photos(*words, progress=False)
     pictures = {
         path.relative_to(tmp_path / out).as_posix(): np.asarray(Image.open(path)).astype(int)
         for path in sorted((tmp_path / out).rglob("*.png"))
@@ -500,9 +501,9 @@ def test_samples_differ_and_the_first_is_the_usual_one(rdfr, tmp_path):
     assert set(found) == names | {crop_of(f"{name}.png", crop) for name in "ab" for crop in crops}
     assert counts["restored"] == counts["faces"] == 2
     _, usual_rows, usual = sampled(tmp_path, restorer, "usual")
-    assert tuple(usual_rows[0]) == restore.PHOTO_COLUMNS
+    assert tuple(usual_rows[0]) == photos.PHOTO_COLUMNS
     for name, row in zip("ab", rows):
-        assert tuple(row) == restore.PHOTO_COLUMNS + restore.SAMPLE_COLUMNS
+        assert tuple(row) == photos.PHOTO_COLUMNS + photos.SAMPLE_COLUMNS
         assert row["output"] == f"{name}_0.png" and row["samples"] == "3"
         samples = np.stack([found[f"{name}_{k}.png"] for k in range(3)])
         assert (samples[0] == usual[f"{name}.png"]).all()
@@ -538,21 +539,21 @@ def test_samples_depend_on_seed_name_and_number_alone(rdfr, tmp_path):
 
 def test_spread_of_samples_by_hand():
     shades = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 40)]
-    assert restore.sample_distance(shades[:2]) == pytest.approx(10)
-    assert restore.sample_distance(shades) == pytest.approx((10 + 30 + 20) / 3)
-    assert restore.sample_deviation(shades[:2]) == pytest.approx(10 / np.sqrt(2))
+    assert aligned.sample_distance(shades[:2]) == pytest.approx(10)
+    assert aligned.sample_distance(shades) == pytest.approx((10 + 30 + 20) / 3)
+    assert aligned.sample_deviation(shades[:2]) == pytest.approx(10 / np.sqrt(2))
     one_channel = [np.zeros((1, 1, 3), np.uint8), np.array([[[6, 0, 0]]], np.uint8)]
-    assert restore.sample_distance(one_channel) == pytest.approx(np.sqrt(36 / 3))
-    assert restore.sample_deviation(one_channel) == pytest.approx(np.sqrt(18 / 3))
+    assert aligned.sample_distance(one_channel) == pytest.approx(np.sqrt(36 / 3))
+    assert aligned.sample_deviation(one_channel) == pytest.approx(np.sqrt(18 / 3))
 
 
 def test_models_that_draw_nothing_have_no_samples(rdfr, tmp_path):
     aligned_faces(tmp_path / "in", "a")
     for model in (
-        restore.load_model("bicubic", root=tmp_path, results=tmp_path),
+        models.load_model("bicubic", root=tmp_path, results=tmp_path),
         rdfr(stochastic=False),
     ):
-        with pytest.raises(restore.RestoreError, match="draws nothing") as caught:
+        with pytest.raises(models.RestoreError, match="draws nothing") as caught:
             sampled(tmp_path, model, samples=2)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
@@ -626,7 +627,7 @@ def test_identity_is_the_mean_over_samples(toy, drawing, found, tmp_path, monkey
         def descriptors(self, images, *crop):
             return 4 * images.mean((1, 2, 3))[:, None]
 
-    monkeypatch.setattr(restore, "_recogniser", lambda *_: Shade())
+    monkeypatch.setattr(photos, "_recogniser", lambda *_: Shade())
     _, (row,) = run(tmp_path, drawing, samples=5)
     crops = [f"after_{k}" for k in range(5)]
     before, *after = (

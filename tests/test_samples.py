@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from frcore import samples
-from frcore.restore import RestoreError, Restorer
+from frcore.assess import samples
+from frcore.restore.models import RestoreError, Restorer
 
 
 def drawing(step: float, settings=None) -> Restorer:

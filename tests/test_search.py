@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from frcore import search
-from frcore.helpers import generator as stylegan2
-from frcore.search import project, ramp, reconstruction
+from frcore.methods import stylegan2
+from frcore.nets import latent_search as search
+from frcore.nets.latent_search import project, ramp, reconstruction
 
 
 @pytest.fixture(scope="module")

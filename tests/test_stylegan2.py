@@ -7,9 +7,10 @@ import stylegan2_reference as reference
 import torch
 from torch.nn import functional as F
 
-from frcore import convert, losses
-from frcore.helpers import generator as helper
+from frcore.methods import stylegan2 as helper
+from frcore.nets import losses
 from frcore.nets import stylegan2 as nets
+from frcore.restore import convert
 
 WIDTHS = (16, 16, 8)  # channels at the sides 4, 8, 16
 SETTINGS = helper.Settings(size=16, w_dim=12, mapping_layers=3, c_base=128, c_max=16)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from frcore.tables import text, write_table
+from frcore.io.tables import text, write_table
 
 
 def test_cells_are_rounded_and_gaps_empty(tmp_path):

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import nn
 from training_job import RECIPE, entry_of, run, samples_of
 
-from frcore import checkpoint, data, train
-from frcore.data import TrainingFaces
+from frcore.io import checkpoint
+from frcore.train import data, loop
+from frcore.train.data import TrainingFaces
 
 HERE = Path(__file__).resolve().parent
 METHODS = (
@@ -107,7 +108,7 @@ def test_rdfr_resumes_where_its_warm_up_ends(work):
 
 def test_sigterm_saves_and_asks_for_another_try(work):
     stopped = job(work, "term", "--at", 28, "--signal", "TERM")
-    assert stopped.returncode == train.INTERRUPTED == 75, stopped.stderr
+    assert stopped.returncode == loop.INTERRUPTED == 75, stopped.stderr
     assert "stopped at 32 images" in stopped.stdout
     assert "Traceback" not in stopped.stderr
     lines = []
@@ -119,7 +120,7 @@ def test_sigterm_saves_and_asks_for_another_try(work):
 def interrupted(work, name, method="fpn", at=28):
     with pytest.raises(SystemExit) as stopped:
         run(work, name, entry_of(method), [], stop_at=at)
-    assert stopped.value.code == train.INTERRUPTED
+    assert stopped.value.code == loop.INTERRUPTED
     return only_state(work / name)
 
 
@@ -275,13 +276,13 @@ def toy_plan(state, **changes):
         "seed": 0,
         "state": state,
     }
-    return train.Plan(**{**settings, **changes})
+    return loop.Schedule(**{**settings, **changes})
 
 
 def toy_train(work, state, trainer=None, **changes):
     faces = TrainingFaces(samples_of(work), 0, [RECIPE])
     plan = toy_plan(state, **changes)
-    return train.train(trainer or Toy(), faces, plan, torch.device("cpu"), log=lambda _: None)
+    return loop.train(trainer or Toy(), faces, plan, torch.device("cpu"), log=lambda _: None)
 
 
 def nan_loss(trainer, seen, losses):
@@ -297,7 +298,7 @@ def nan_weight(trainer, seen, losses):
 
 @pytest.mark.parametrize("poison", [nan_loss, nan_weight])
 def test_nan_stops_with_the_last_good_state(work, tmp_path, poison):
-    with pytest.raises(train.NotFinite, match=str(tmp_path)):
+    with pytest.raises(loop.NotFinite, match=str(tmp_path)):
         toy_train(work, tmp_path, Toy(poison))
     state = checkpoint.load_state(tmp_path)
     assert state["images_seen"] == 16
@@ -319,12 +320,12 @@ def test_average_has_the_half_life_it_says():
             module.weight.fill_(value)
             module.bias.fill_(value)
     for _ in range(5):  # 5 x 20 images = one half-life of 100 images
-        train._average(average, model, 20, 100)
+        loop.average(average, model, 20, 100)
     assert average.weight.item() == pytest.approx(0.5, abs=1e-6)
     for _ in range(10):  # two more, in other batches
-        train._average(average, model, 20, 100)
+        loop.average(average, model, 20, 100)
     assert average.bias.item() == pytest.approx(0.875, abs=1e-6)
-    train._average(average, model, 20, 0)  # no average
+    loop.average(average, model, 20, 0)  # no average
     assert average.weight.item() == 1.0
 
 

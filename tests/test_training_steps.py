@@ -9,13 +9,16 @@ from test_registry import TRAINED, batch_of, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import adversary as adversaries
-from frcore.adversary import KINDS, Adversary
-from frcore.augment import colour_and_translation
 from frcore.config import load_settings
-from frcore.helpers import degradation, encoder, generator, parsing
-from frcore.losses import descend, logistic_d, logistic_g, supervised
+from frcore.frozen import parsing
 from frcore.methods import dl_st, psfr_gan, rdfr
+from frcore.methods import dl_st_degradation as degradation
+from frcore.methods import stylegan2 as generator
+from frcore.methods import stylegan2_encoder as encoder
+from frcore.nets import adversary as adversaries
+from frcore.nets.adversary import KINDS, Adversary
+from frcore.nets.augment import colour_and_translation
+from frcore.nets.losses import descend, logistic_d, logistic_g, supervised
 from frcore.registry import load_method
 
 RESTORERS = ("psfr_gan", "rdfr", "dl_st", "fpn")  # the true face is not for them to see
@@ -561,7 +564,7 @@ def test_a_descent_is_seen_within_the_autocast_that_it_happened_in():
 def test_the_loop_trains_without_the_cache(monkeypatch, tmp_path):
     from test_train import Toy, toy_plan
 
-    from frcore import train
+    from frcore.train import loop
 
     words, usual = [], torch.autocast
 
@@ -574,7 +577,7 @@ def test_the_loop_trains_without_the_cache(monkeypatch, tmp_path):
     batch = {"truth": images, "degraded": images}
     faces = SimpleNamespace(batch=lambda *_: dict(batch))
     plan = toy_plan(tmp_path, images=8, precision="bfloat16")
-    train.train(Toy(), faces, plan, torch.device("cpu"), log=lambda _: None)
+    loop.train(Toy(), faces, plan, torch.device("cpu"), log=lambda _: None)
     assert len(words) == 2
     assert all(more == {"enabled": True, "cache_enabled": False} for _, more in words)
 

@@ -15,10 +15,11 @@ import time
 import psutil
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, whole_config
 
+from frcore.config import CATALOGUE
 from frcore.registry import METRICS
-from frcore.workflow import TABLES
+from frcore.workflow.graph import TABLES
 
 pytestmark = pytest.mark.workflow
 
@@ -107,12 +108,12 @@ def without_fetching(jobs):
 
 
 def test_default_run_has_the_expected_jobs(snakemake, bare):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = whole_config()
     assert without_fetching(counts(snakemake(bare, "--cores", 2, "-n"))) == expected_jobs(config)
 
 
 def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = whole_config()
     config["run"] |= {
         "models": ["bicubic", "psfrgan_64_learned", "dl_st_64", "rdfr_64"],
         "datasets": ["digiface", "orl_small"],
@@ -126,7 +127,7 @@ def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path)
 
 
 def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = whole_config()
     entry = config["models"]["psfrgan_64"]
     seeds = {f"seed_{i}": {**entry, "seed": i, "init": "scratch"} for i in range(24)}
     config["models"] |= seeds
@@ -303,7 +304,7 @@ def test_long_table_has_every_cell(toy):
     rows = read_scores(toy)
     assert list(rows[0]) == COLUMNS.split()
     measured = [row for row in rows if row["source"] == "measured"]
-    metrics = yaml.safe_load((ROOT / "protocols" / "toy.yaml").read_text())["metrics"]
+    metrics = yaml.safe_load((CATALOGUE / "protocols" / "toy.yaml").read_text())["metrics"]
     cells = {(row["model"], row["metric"]) for row in measured}
     assert cells == {(m, metric) for m in ("bicubic", "toy_psfrgan") for metric in metrics}
     assert len(measured) == len(cells)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from frcore import train
 from frcore.config import Model
-from frcore.data import Sample, TrainingFaces
-from frcore.recipes import Recipe
+from frcore.degrade.recipes import Recipe
 from frcore.registry import METHODS, load_method
+from frcore.train.data import Sample, TrainingFaces
 
 RECIPE = Recipe.model_validate(
     {
@@ -97,7 +96,7 @@ def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) 
     torch.set_num_threads(1)
     roles = METHODS[entry.method].roles
     twins = {"twins": work / "twins" / "weights.safetensors"}
-    train.train_model(
+    entry.train_model(
         name="entry",
         entry=entry,
         samples={"random": samples_of(work, METHODS[entry.method].needs_labels)},

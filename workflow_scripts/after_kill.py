@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from frcore.workflow import clear_after_kill
+from frcore.workflow.processes import clear_after_kill
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--folder", required=True, type=Path)

@@ -1,6 +1,6 @@
 """Weights of a degradation model, faces -> scores.csv, pairs.png, degradation.png."""
 
-from frcore.jobs import AssessDegradation
 from frcore.stages.assess import assess_degradation
+from frcore.workflow.jobs import AssessDegradation
 
 assess_degradation(AssessDegradation.from_argument())

@@ -1,6 +1,6 @@
 """Long table -> the comparison for print, as CSV, Markdown and LaTeX."""
 
-from frcore.jobs import Comparison
 from frcore.stages.report import comparison
+from frcore.workflow.jobs import Comparison
 
 comparison(Comparison.from_argument())

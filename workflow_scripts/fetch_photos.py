@@ -1,6 +1,6 @@
 """A packaged archive of photographs."""
 
-from frcore.jobs import FetchPhotos
 from frcore.stages.assets import fetch_photos
+from frcore.workflow.jobs import FetchPhotos
 
 fetch_photos(FetchPhotos.from_argument())

@@ -1,6 +1,6 @@
 """Score files of a run, published numbers and the models' cards -> the long table."""
 
-from frcore.jobs import JoinScores
 from frcore.stages.report import join_scores
+from frcore.workflow.jobs import JoinScores
 
 join_scores(JoinScores.from_argument())

@@ -1,6 +1,6 @@
 """Licences of everything that a run reads, as Markdown."""
 
-from frcore.jobs import Licences
 from frcore.stages.assets import licences
+from frcore.workflow.jobs import Licences
 
 licences(Licences.from_argument())

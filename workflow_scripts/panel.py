@@ -1,6 +1,6 @@
 """Degraded, restored and true faces of fixed ids -> one picture."""
 
-from frcore.jobs import Panel
 from frcore.stages.panels import panel
+from frcore.workflow.jobs import Panel
 
 panel(Panel.from_argument())

@@ -1,6 +1,6 @@
 """Long table -> a figure a metric, as PNG and SVG."""
 
-from frcore.jobs import PlotScores
 from frcore.stages.report import plot_scores
+from frcore.workflow.jobs import PlotScores
 
 plot_scores(PlotScores.from_argument())

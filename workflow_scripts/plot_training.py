@@ -1,6 +1,6 @@
 """Histories of trained models -> their losses over images seen."""
 
-from frcore.jobs import PlotTraining
 from frcore.stages.report import plot_training
+from frcore.workflow.jobs import PlotTraining
 
 plot_training(PlotTraining.from_argument())

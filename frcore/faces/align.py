@@ -15,10 +15,6 @@ goes back into the photograph).
 import numpy as np
 from PIL import Image, ImageFilter
 
-# Mean layout of an aligned face as shares of FFHQ's side (crop_scale 1), measured on 523 frontal
-# faces. The formula makes eye distance <= 1/4 and eye-to-mouth <= 1/3.6; faces reach one of both.
-EYE_DISTANCE = 0.2428
-EYE_MOUTH = 0.2631
 SUPERSAMPLE = 4
 
 
@@ -69,18 +65,6 @@ def invert_transform(transform: np.ndarray) -> np.ndarray:
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points ... x 2 moved by a transform 2 x 3."""
     return points @ transform[:, :2].T + transform[:, 2]
-
-
-def canonical_points(size: int, crop_scale: float = 1.0, crop_shift: float = 0.1) -> np.ndarray:
-    """Where both eyes and the mouth of a mean frontal face lie after alignment: 3 x 2, pixels.
-
-    >>> canonical_points(64, 0.7).round(1).tolist()
-    [[20.4, 29.1], [42.6, 29.1], [31.5, 53.1]]
-    """
-    half = EYE_DISTANCE / 2
-    y = -crop_shift * EYE_MOUTH
-    shares = np.array([[-half, y], [half, y], [0, y + EYE_MOUTH]]) / crop_scale
-    return (0.5 + shares) * size - 0.5
 
 
 def yaw(landmarks: np.ndarray) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from frcore.faces import align, detect, kinds, people, regions, sources
-from frcore.images import BadImage, atomic_output, write_image
+from frcore.io.images import BadImage, atomic_output, write_image
 from frcore.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ FACE_COLUMNS = (
     "landmarks", "transform", "width", "height", "size", "yaw", "outside", "photo_sha256",
 )  # fmt: skip
 QUARANTINE_COLUMNS = ("id", "photo", "person", "reason", "value")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def paste_faces(background: np.ndarray, patches: Sequence[Patch], scale: int = 1
 
     background: uint8 sH x sW x 3, the photograph enlarged `scale` times (see enlarge_photo).
     Faces are painted from the largest to the smallest, whatever their order. Returns a new array;
-    outside paste_mask it equals `background` exactly. Raises ValueError for other types or shapes.
+    outside of them it equals `background` exactly. Raises ValueError for other types or shapes.
     """
     if background.dtype != np.uint8 or background.ndim != 3 or background.shape[2] != 3:
         raise ValueError(
@@ -72,17 +72,6 @@ def paste_faces(background: np.ndarray, patches: Sequence[Patch], scale: int = 1
         blended = below + (face - below) * weight[..., None]
         pasted[window] = np.round(np.clip(blended, 0, 255))
     return pasted
-
-
-def paste_mask(shape: tuple[int, int], patches: Sequence[Patch], scale: int = 1) -> np.ndarray:
-    """What share of each pixel paste_faces replaces: float32 of `shape` (sH, sW) in [0, 1]."""
-    mask = np.zeros(shape, np.float32)
-    for patch in patches:
-        placed = _place(patch, scale, shape)
-        if placed is not None:
-            window, _, weight = placed
-            mask[window] = 1 - (1 - mask[window]) * (1 - weight)
-    return mask
 
 
 def _largest_first(patches):

@@ -18,24 +18,8 @@ LABELS_19 = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
     "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
 )  # fmt: skip
-COLOURS = {
-    "background": (0, 0, 0), "skin": (222, 184, 135), "l_brow": (120, 70, 20),
-    "r_brow": (190, 120, 30), "l_eye": (30, 90, 220), "r_eye": (90, 190, 255),
-    "nose": (60, 170, 75), "u_lip": (200, 30, 60), "l_lip": (255, 110, 150),
-    "mouth": (255, 255, 255), "eye_g": (0, 128, 128), "l_ear": (128, 128, 0),
-    "r_ear": (190, 190, 60), "hair": (110, 60, 160), "hat": (240, 130, 20),
-    "ear_r": (255, 230, 0), "neck_l": (0, 230, 180), "neck": (160, 120, 100),
-    "cloth": (120, 120, 130),
-}  # fmt: skip
 BROW_WIDTH = 0.10  # of the eye distance
 FINE = 5  # drawn this much finer; odd, so that a pixel's centre is one of the fine pixels
-
-
-def labels_of(classes: int) -> tuple[str, ...]:
-    """Names of the channels of a map with 10 or 19 classes; ValueError for another number."""
-    if classes not in (10, 19):
-        raise ValueError(f"parsing maps have 10 or 19 classes, got {classes}")
-    return LABELS_10 if classes == 10 else LABELS_19
 
 
 def parse_landmarks(landmarks: np.ndarray, size: int) -> np.ndarray:
@@ -120,27 +104,3 @@ def compose_celebamask(folder: str | Path, index: int, size: int = 512) -> np.nd
     if not found:
         raise FileNotFoundError(f"no part files {index:05d}_*.png in {folder}")
     return labels
-
-
-def flip_table(classes: int) -> np.ndarray:
-    """uint8 table: table[map[:, ::-1]] is the map of the mirrored face (left and right swapped)."""
-    names = labels_of(classes)
-    swapped = []
-    for name in names:
-        # l_lip and u_lip are lower and upper, neck_l is a necklace, ear_r an earring
-        other = {"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:]
-        swapped.append(names.index(other if other in names else name))
-    return np.array(swapped, dtype=np.uint8)
-
-
-def flip_labels(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Map ... x H x W -> the map of the mirrored face."""
-    return flip_table(classes)[labels[..., ::-1]]
-
-
-def colourise(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Map ... x H x W -> colours uint8 ... x H x W x 3. Raises ValueError for unknown channels."""
-    names = labels_of(classes)
-    if labels.size and int(labels.max()) >= len(names):
-        raise ValueError(f"channel {int(labels.max())} in a map of {len(names)} classes")
-    return np.array([COLOURS[name] for name in names], dtype=np.uint8)[labels]

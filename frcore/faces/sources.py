@@ -16,7 +16,7 @@ from PIL import Image
 
 from frcore.faces import kinds
 from frcore.faces.listings import PHOTO_SUFFIXES, photo_id, printable, walk
-from frcore.images import BadImage, read_photo
+from frcore.io.images import BadImage, read_photo
 
 if TYPE_CHECKING:
     from frcore.config import Dataset

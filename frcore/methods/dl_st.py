@@ -33,10 +33,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore.adversary import Adversary
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import descend, perceptual_of
+from frcore.faces.batch import Faces
+from frcore.nets.adversary import Adversary
+from frcore.nets.losses import descend, perceptual_of
 from frcore.nets.stylegan2 import (
     Generator,
     Synthesis,

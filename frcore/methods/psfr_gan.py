@@ -29,11 +29,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from frcore.adversary import Adversary
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.helpers.parsing import one_hot, predict_labels
-from frcore.losses import descend
+from frcore.faces.batch import Faces
+from frcore.frozen.parsing import one_hot, predict_labels
+from frcore.nets.adversary import Adversary
+from frcore.nets.losses import descend
 
 METHOD = {
     "title": "PSFR-GAN",

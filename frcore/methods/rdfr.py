@@ -27,11 +27,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from frcore.adversary import Adversary
-from frcore.augment import colour_and_translation
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import descend, perceptual_of, processes
+from frcore.faces.batch import Faces
+from frcore.nets.adversary import Adversary
+from frcore.nets.augment import colour_and_translation
+from frcore.nets.losses import descend, perceptual_of, processes
 from frcore.nets.stylegan2 import (
     Discriminator,
     DiscriminatorBlock,

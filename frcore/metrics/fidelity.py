@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import correlate1d
 
-from frcore.images import check_images, to_uint8
+from frcore.io.images import check_images, to_uint8
 from frcore.metrics import metric
 
 WINDOW = 11  # pixels

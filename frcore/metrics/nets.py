@@ -6,9 +6,10 @@ it as it likes.
 
 from pathlib import Path
 
-from frcore.helpers import features as feature_nets
-from frcore.helpers import identity, stlpips
-from frcore.metrics import noreference, perception
+from frcore.frozen import features as feature_nets
+from frcore.frozen import identity, stlpips
+from frcore.metrics import lpips as perception
+from frcore.metrics import noreference
 
 
 def dlib_resnet(path, device):

@@ -22,7 +22,7 @@ from scipy.io import loadmat
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
-from frcore.images import check_images, to_uint8
+from frcore.io.images import check_images, to_uint8
 from frcore.metrics import features, metric, set_metric
 from frcore.metrics.fidelity import luma
 from frcore.metrics.sets import NoValue, Restored, SetScore, Truth, around, redraw

@@ -1,6 +1,6 @@
 """Distances between two sets of images, from their features; and confidence intervals.
 
-Three steps, each a function: features (frcore.helpers.features), statistics, distance. All in
+Three steps, each a function: features (frcore.frozen.features), statistics, distance. All in
 float64. Nothing here needs a matrix square root: the trace in the Frechet distance is a sum of
 singular values, which neither fails nor turns complex when there are fewer images than features.
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from frcore.config import Protocol
-from frcore.images import atomic_output, read_image, to_float
+from frcore.io.images import atomic_output, read_image, to_float
+from frcore.io.tables import write_table
 from frcore.metrics import score
 from frcore.registry import METRICS
-from frcore.tables import write_table
 
 PART = 64  # images in memory at a time
 NIQE_FACES = 1000  # training faces that the refitted NIQE model is fitted on

@@ -15,13 +15,9 @@ from frcore import __version__
 from frcore.config import Config, Protocol
 from frcore.metrics.intervals import NO_VALUE
 from frcore.registry import METHODS, METRICS, nearest
-from frcore.report.table import (
-    Tables,
-    build_tables,
-    read_long_table,
-    row_titles,
-    split_columns,
-)
+from frcore.report.cells import Tables, split_columns
+from frcore.report.scores import read_long_table
+from frcore.report.tables import build_tables, row_titles
 
 NOTICE = (
     "Restored detail is invented: it is likely, not recovered. A restored face is no evidence of "

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from frcore import learned, prior, samples
-from frcore.assets import present
+from frcore.assess import degradation as learned
+from frcore.assess import prior, samples
 from frcore.device import pick_device
-from frcore.jobs import AssessDegradation, AssessPrior, AssessSamples
+from frcore.io.assets import present
 from frcore.metrics.score import load_nets
-from frcore.restore import load_entry
+from frcore.restore.models import load_entry
+from frcore.workflow.jobs import AssessDegradation, AssessPrior, AssessSamples
 
 
 def assess_prior(job: AssessPrior) -> None:

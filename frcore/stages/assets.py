@@ -1,13 +1,13 @@
 """Pretrained parts and archives of photographs: fetched, checked, listed."""
 
-from frcore import assets
-from frcore.images import atomic_output
-from frcore.jobs import FetchAsset, Licences
+from frcore.io import assets, fetch
+from frcore.io.images import atomic_output
+from frcore.workflow.jobs import FetchAsset, Licences
 
 
 def fetch_asset(job: FetchAsset) -> None:
     """One file from its package, URL or path."""
-    print(assets.fetch(job.name, job.root, {job.name: job.entry}))
+    print(fetch.fetch(job.name, job.root, {job.name: job.entry}))
 
 
 def fetch_photos(job: FetchAsset) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from frcore.faces.build import build_shard, join_shards
 from frcore.faces.build import parse_faces as draw_maps
-from frcore.jobs import AlignFaces, JoinFaces, ParseFaces
-from frcore.restore import predict_parsing
+from frcore.restore.aligned import predict_parsing
+from frcore.workflow.jobs import AlignFaces, JoinFaces, ParseFaces
 
 
 def align_faces(job: AlignFaces) -> None:

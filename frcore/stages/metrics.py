@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from frcore import assets
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
-from frcore.jobs import ScoreFaces, TruthFeatures
+from frcore.io import assets
 from frcore.metrics.stage import write_scores, write_truth
 from frcore.seeds import seed_for
+from frcore.workflow.jobs import ScoreFaces, TruthFeatures
 
 
 def truth_features(job: TruthFeatures) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from frcore.faces.build import face_files, read_table
-from frcore.images import linked_folder
-from frcore.jobs import Panel, PanelOfStrengths
-from frcore.report import figures
+from frcore.io.images import linked_folder
+from frcore.report import panels
+from frcore.workflow.jobs import Panel, PanelOfStrengths
 
 
 def panel(job: Panel) -> None:
@@ -16,7 +16,7 @@ def panel(job: Panel) -> None:
         models = [(job.titles[p.parts[-3]], p) for p in listed(job.input.restored)]
         last = [("Truth", truth)] if true else []
         columns = [("Degraded", job.input.degraded), *models, *last]
-        figures.panel(ids, columns, job.output.picture)
+        panels.panel(ids, columns, job.output.picture)
 
 
 def panel_of_strengths(job: PanelOfStrengths) -> None:
@@ -32,7 +32,7 @@ def panel_of_strengths(job: PanelOfStrengths) -> None:
         models = [(job.titles[m], folders(results / "restored" / m)) for m in shown.models]
         last = [("Truth", truth)] if true else []
         columns = [("Degraded", folders(results / "degraded")), *models, *last]
-        figures.panel_of_strengths(ids, shown.degradations, columns, job.output.picture)
+        panels.panel_of_strengths(ids, shown.degradations, columns, job.output.picture)
 
 
 def spaced(table: Path, n: int) -> list[str]:

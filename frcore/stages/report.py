@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from frcore.cards import card_of
-from frcore.jobs import Comparison, JoinScores, PlotScores, PlotTraining, ReportPage
+from frcore.io.cards import card_of
 from frcore.registry import METHODS
 from frcore.report import figures
 from frcore.report.page import html_report
-from frcore.report.table import comparison as write_comparison
-from frcore.report.table import join_scores as write_scores
+from frcore.report.scores import join_scores as write_scores
+from frcore.report.writers import comparison as write_comparison
+from frcore.workflow.jobs import Comparison, JoinScores, PlotScores, PlotTraining, ReportPage
 
 
 def join_scores(job: JoinScores) -> None:
@@ -33,7 +33,7 @@ def join_scores(job: JoinScores) -> None:
 def model_facts(facts: dict) -> dict:
     """Method, seed, source and note of an entry: its training, nets it shares with metrics.
 
-    facts: of workflow.Plan.model_facts.
+    facts: of workflow.plan.Plan.model_facts.
     """
     about = {"method": facts["method"], "seed": facts["seed"]}
     if "weights" in facts:

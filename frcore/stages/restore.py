@@ -5,11 +5,12 @@ from pathlib import Path
 
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
-from frcore.images import atomic_output
-from frcore.jobs import JoinParts, RestoreFaces, RestorePart
+from frcore.io.images import atomic_output
+from frcore.io.tables import write_table
 from frcore.registry import METHODS
-from frcore.restore import load_entry, restore_folder
-from frcore.tables import write_table
+from frcore.restore.aligned import restore_folder
+from frcore.restore.models import load_entry
+from frcore.workflow.jobs import JoinParts, RestoreFaces, RestorePart
 
 
 def restore_faces(job: RestoreFaces) -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from frcore import train
-from frcore.codehash import code_hash
-from frcore.data import Sample, disjoint
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
-from frcore.jobs import TrainModel
 from frcore.registry import METHODS
+from frcore.train import entry
+from frcore.train.data import Sample, disjoint
+from frcore.workflow.codehash import code_hash
+from frcore.workflow.jobs import TrainModel
 
 
 def train_model(job: TrainModel) -> None:
@@ -24,7 +24,7 @@ def train_model(job: TrainModel) -> None:
         good, bad = disjoint(*parts, job.entry.seed)
         samples, low_quality = {"good": good}, {"bad": bad}
     frame = job.frames[settings.datasets[0]]
-    train.train_model(
+    entry.train_model(
         name=job.name,
         entry=job.entry,
         samples=samples,
@@ -36,7 +36,7 @@ def train_model(job: TrainModel) -> None:
         start=Path(job.start) if job.start else None,
         device=pick_device("auto"),
         card={"crop_scale": frame["crop_scale"], "crop_shift": frame["crop_shift"]},
-        code=code_hash("frcore.train:train_model", *job.code()),
+        code=code_hash("frcore.train.entry:train_model", *job.code()),
         log=lambda line: print(line, flush=True),
         degraders={name: Path(path) for name, path in job.degraders.items()},
         low_quality=low_quality,

@@ -7,28 +7,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from conftest import whole_config
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import adversary, checkpoint, learned, restore, train
-from frcore.assets import catalogue, present
-from frcore.config import load_config
-from frcore.data import Sample, TrainingFaces
-from frcore.degrade import degrade_batch, draw, luma
-from frcore.facebatch import Faces
+from frcore.assess import degradation as learned
+from frcore.assess.prior import detected_share
+from frcore.config import CATALOGUE, load_config
+from frcore.degrade.apply import degrade_batch
+from frcore.degrade.colour import luma
+from frcore.degrade.draw import draw
+from frcore.degrade.recipes import Recipe
 from frcore.faces import build
-from frcore.guide import load_guide
-from frcore.helpers import degradation, generator
-from frcore.losses import logistic_g
+from frcore.faces.batch import Faces
+from frcore.frozen.guide import load_guide
+from frcore.io import checkpoint
+from frcore.io.assets import catalogue, present
 from frcore.methods import dl_st as method
-from frcore.metrics import score, semantics, sets
+from frcore.methods import dl_st_degradation as degradation
+from frcore.methods import stylegan2 as generator
+from frcore.metrics import identity as semantics
+from frcore.metrics import score, sets
+from frcore.nets import adversary
+from frcore.nets.losses import logistic_g
 from frcore.nets.stylegan2 import EqualConv
-from frcore.prior import detected_share
-from frcore.recipes import Recipe
+from frcore.restore import aligned, models
 from frcore.seeds import numpy_generator, seed_for
-from frcore.workflow import Plan
+from frcore.train import entry, pictures
+from frcore.train.data import Sample, TrainingFaces
+from frcore.workflow.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PRIOR = {**generator.TINY, "size": 32}
@@ -314,7 +322,7 @@ def test_samples_are_degraded_faces(trained):
 
 
 def test_picture_has_each_clean_face_above_its_twin(trained):
-    picture = train.pairs_picture(degradation, across=2, rows=2)(trained)
+    picture = pictures.pairs_picture(degradation, across=2, rows=2)(trained)
     clean, degraded = degradation.pairs(trained, range(4))
     assert picture.shape == (1, 3, 4 * 32, 2 * 32)
     assert torch.equal(picture[0, :, :32, 32:], clean[1])
@@ -333,14 +341,14 @@ def test_weights_file_alone_makes_pairs(trained, tmp_path):
     path = tmp_path / "twins.safetensors"
     checkpoint.save_weights(path, {"model": trained.state_dict()}, card)
     for net in (
-        restore.load_model(path, results=tmp_path).model,
-        train.load_degraders({"twins": path}, "cpu")["twins"].args[0],
+        models.load_model(path, results=tmp_path).model,
+        entry.load_degraders({"twins": path}, "cpu")["twins"].args[0],
     ):
         for ours, theirs in zip(degradation.pairs(net, [4]), degradation.pairs(trained, [4])):
             assert torch.equal(ours, theirs)
     checkpoint.save_weights(path, {"model": {}}, card | {"method": "stylegan2"})
     with pytest.raises(ValueError, match="is of stylegan2, expected a degradation model"):
-        train.load_degraders({"twins": path}, "cpu")
+        entry.load_degraders({"twins": path}, "cpu")
 
 
 # ---- pairs in recipes (section 3.2.4)
@@ -475,7 +483,7 @@ def test_label_maps_of_pairs_are_those_of_the_clean_face(tmp_path, source):
 
 @pytest.fixture
 def data():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return whole_config()
 
 
 def test_mistakes_around_learned_recipes_are_one_line_each(data):
@@ -509,14 +517,14 @@ def test_mistakes_around_learned_recipes_are_one_line_each(data):
 
 def test_real_photographs_need_no_recipe(data):
     data["models"]["dl_64"]["train"] |= {"datasets": ["orl"], "degradations": []}
-    job = Plan(load_config(data), None, catalogue(), ROOT).train_model("dl_64")
+    job = Plan(load_config(data), None, catalogue(), CATALOGUE).train_model("dl_64")
     assert (job.entry.train.datasets, job.recipes) == (("orl",), {})
 
 
 def test_weights_that_training_and_restoring_read(data):
     data["run"]["models"] = ["bicubic", "dl_st_64"]
     config = load_config(data)
-    plan = Plan(config, None, catalogue(), ROOT)
+    plan = Plan(config, None, catalogue(), CATALOGUE)
     assert config.degraders_of("dl_st_64") == ["dl_64"]
     assert config.degraders_of("dl_st_64_gfpgan") == []
     assert config.helpers_of("dl_st_64") == {"prior": "stylegan2-64"}
@@ -743,12 +751,12 @@ def test_restores_without_the_prior(tmp_path):
     }
     path = tmp_path / "st.safetensors"
     checkpoint.save_weights(path, {"model": model.state_dict()}, card)
-    loaded = restore.load_model(path, results=tmp_path)
+    loaded = models.load_model(path, results=tmp_path)
     assert loaded.guide == {}
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         wanted = method.restore(model, Faces(image), {})
-    assert torch.equal(restore.restore_faces(loaded, image, ["a"]), wanted)
+    assert torch.equal(aligned.restore_faces(loaded, image, ["a"]), wanted)
 
 
 @pytest.mark.parametrize(
@@ -799,10 +807,10 @@ def test_overfits_a_few_faces():
 
 
 def shipped(name):
-    path = ROOT / "weights" / f"{name}.safetensors"
+    path = CATALOGUE / "weights" / f"{name}.safetensors"
     if not path.is_file():
         pytest.skip(f"weights/{name}.safetensors is not shipped")
-    return restore.load_model(path).model
+    return models.load_model(path).model
 
 
 @pytest.fixture(scope="module")
@@ -873,6 +881,6 @@ def test_shipped_settings_are_the_catalogue_s():
     models = load_config(ROOT / "config.yaml").models
     for name in ("dl_64", "dl_st_64"):
         shipped(name)
-        card = checkpoint.read_card(ROOT / "weights" / f"{name}.safetensors")
+        card = checkpoint.read_card(CATALOGUE / "weights" / f"{name}.safetensors")
         module = {"dl_64": degradation, "dl_st_64": method}[name]
         assert module.Settings(**models[name].settings) == module.Settings(**card["settings"])

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore.facebatch import Faces
-from frcore.helpers import parsing
-from frcore.losses import hinge_d, hinge_g
+from frcore.faces.batch import Faces
+from frcore.frozen import parsing
+from frcore.methods import fpn
 from frcore.methods import psfr_gan as method
+from frcore.nets.losses import hinge_d, hinge_g
 
 
 def n_parameters(module: nn.Module) -> int:
@@ -21,10 +22,10 @@ def tiny(**changes) -> method.Settings:
     return method.Settings(**{**method.TINY, "labels": 4, "style": False, **changes})
 
 
-def tiny_parser() -> parsing.FPN:
+def tiny_parser() -> fpn.FPN:
     torch.manual_seed(1)
-    settings = parsing.Settings(**{**parsing.TINY, "labels": 4})
-    return parsing.build(settings).eval().requires_grad_(False)
+    settings = fpn.Settings(**{**fpn.TINY, "labels": 4})
+    return fpn.build(settings).eval().requires_grad_(False)
 
 
 def tiny_batch(n: int = 3, side: int = 32) -> dict:
@@ -51,8 +52,8 @@ def test_parameter_counts_are_the_papers():
     paper = method.Settings(**method.PAPER)
     assert n_parameters(method.build(paper)) == 45_956_995
     assert [n_parameters(d) for d in method.Discriminators(paper).scales] == [6_290_753] * 3
-    fpn = parsing.Settings(size=512, labels=19, base=64, widest=256, downs=4, blocks=10)
-    assert n_parameters(parsing.build(fpn)) == 21_303_254
+    paper = fpn.Settings(size=512, labels=19, base=64, widest=256, downs=4, blocks=10)
+    assert n_parameters(fpn.build(paper)) == 21_303_254
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_parameter_counts_of_the_small_variants(channels, hidden, count):
 
 
 def test_small_fpn_and_discriminator_counts():
-    assert n_parameters(parsing.build(parsing.Settings(labels=19))) == 17_761_750
-    small = parsing.Settings(labels=19, base=32, widest=128, blocks=6)
-    assert n_parameters(parsing.build(small)) == 3_266_294
+    assert n_parameters(fpn.build(fpn.Settings(labels=19))) == 17_761_750
+    small = fpn.Settings(labels=19, base=32, widest=128, blocks=6)
+    assert n_parameters(fpn.build(small)) == 3_266_294
     scale = method.Discriminators(method.Settings(labels=19)).scales[0]
     assert n_parameters(scale) == 1_566_529
 
@@ -345,8 +346,8 @@ def test_restore_clips_and_does_not_depend_on_companions():
 
 def test_cross_entropy_starts_near_the_logarithm_of_the_labels():
     torch.manual_seed(0)
-    settings = parsing.Settings(size=64, labels=19, base=16, widest=32, blocks=2)
-    trainer = parsing.make_trainer(parsing.build(settings), settings, {})
+    settings = fpn.Settings(size=64, labels=19, base=16, widest=32, blocks=2)
+    trainer = fpn.make_trainer(fpn.build(settings), settings, {})
     batch = tiny_batch(4, 64) | {"labels": torch.randint(0, 19, (4, 64, 64))}
     assert float(trainer.step(batch)["cross_entropy"].detach()) == pytest.approx(
         math.log(19), abs=0.4
@@ -365,8 +366,8 @@ def test_parser_must_be_in_eval_mode_and_then_ignores_companions():
 
 def test_image_weight_switches_the_second_task_off():
     torch.manual_seed(0)
-    settings = parsing.Settings(**{**parsing.TINY, "labels": 4, "image_weight": 0.0})
-    model = parsing.build(settings)
+    settings = fpn.Settings(**{**fpn.TINY, "labels": 4, "image_weight": 0.0})
+    model = fpn.build(settings)
     before = [p.clone() for p in model.to_image.parameters()]
-    parsing.make_trainer(model, settings, {}).step(tiny_batch())
+    fpn.make_trainer(model, settings, {}).step(tiny_batch())
     assert all(torch.equal(a, b) for a, b in zip(before, model.to_image.parameters()))

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from frcore import adversary, checkpoint
-from frcore import restore as restoring
-from frcore.facebatch import Faces
+from frcore.faces.batch import Faces
+from frcore.io import checkpoint
 from frcore.methods import rdfr as method
+from frcore.nets import adversary
+from frcore.restore import aligned, models
 
 SCHEDULE = {"images_seen": 0, "step": 0}
 
@@ -450,15 +451,15 @@ def test_measured_face_does_not_depend_on_its_batch(tmp_path):
     _, model = make()
     card = {"method": "rdfr", "settings": model.settings.model_dump(), "name": "tiny"}
     checkpoint.save_weights(tmp_path / "w.safetensors", {"model": model.state_dict()}, card)
-    restorer = restoring.load_model(tmp_path / "w.safetensors")
+    restorer = models.load_model(tmp_path / "w.safetensors")
     images, ids = tiny_batch()["degraded"], list("abcd")
-    together = restoring.restore_faces(restorer, images, ids, seed=3)
-    reverse = restoring.restore_faces(restorer, images.flip(0), ids[::-1], seed=3, batch=3)
-    alone = restoring.restore_faces(restorer, images[2:3], ids[2:3], seed=3)
+    together = aligned.restore_faces(restorer, images, ids, seed=3)
+    reverse = aligned.restore_faces(restorer, images.flip(0), ids[::-1], seed=3, batch=3)
+    alone = aligned.restore_faces(restorer, images[2:3], ids[2:3], seed=3)
     # up to rounding, which some processors do otherwise in a batch of another size
     torch.testing.assert_close(reverse.flip(0), together, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone, together[2:3], atol=1e-5, rtol=0)
-    other = restoring.restore_faces(restorer, images[2:3], ["e"], seed=3)
+    other = aligned.restore_faces(restorer, images[2:3], ["e"], seed=3)
     assert not torch.allclose(other, alone, atol=1e-3)
 
 

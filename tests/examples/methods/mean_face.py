@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
+from frcore.faces.batch import Faces
 
 METHOD = {"title": "Mean face", "paper": "none", "data": "faces"}
 

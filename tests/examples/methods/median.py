@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
+from frcore.faces.batch import Faces
 
 METHOD = {"title": "Median filter", "paper": "Tukey, Exploratory Data Analysis, 1977"}
 

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import supervised
+from frcore.faces.batch import Faces
+from frcore.nets.losses import supervised
 
 METHOD = {"title": "One convolution", "paper": "none", "data": "paired"}
 

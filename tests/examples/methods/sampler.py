@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import descend
+from frcore.faces.batch import Faces
+from frcore.nets.losses import descend
 
 METHOD = {"title": "Sampler", "paper": "after DR2", "data": "faces", "stochastic": True}
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
+from frcore.faces.batch import Faces
 
 METHOD = {"title": "Search", "paper": "after Menon et al., PULSE, CVPR 2020", "stochastic": True}
 

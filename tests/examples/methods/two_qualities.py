@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import descend
+from frcore.faces.batch import Faces
+from frcore.nets.losses import descend
 
 METHOD = {"title": "Two qualities", "paper": "after LCQS", "data": "two_sets"}
 

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
-from frcore.facebatch import Faces
-from frcore.losses import supervised
+from frcore.faces.batch import Faces
+from frcore.nets.losses import supervised
 
 METHOD = {"title": "x4 in the net", "paper": "after Shi et al., 1609.05158", "data": "paired"}
 

@@ -1,1 +1,0 @@
-"""Comparisons: one file each, with the same interface as `frcore.methods`."""

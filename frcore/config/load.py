@@ -1,0 +1,135 @@
+"""YAML -> checked configuration. Every error is one line that names its key."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from frcore.config.experiment import Config
+from frcore.config.schema import ConfigError, Protocol
+from frcore.registry import nearest
+
+CATALOGUE = Path(__file__).resolve().parents[1] / "catalogue"
+SECTIONS = ("datasets", "degradations", "models", "figures")  # a file of the catalogue each
+
+
+def project_file(path: str, root: str | Path = CATALOGUE) -> str:
+    """A file that the configuration names: from the working folder, or else from the catalogue.
+
+    Unchanged when it is in neither, for the caller's message.
+    """
+    beside = Path(root) / path
+    return str(beside) if beside.is_file() and not Path(path).is_file() else path
+
+
+def with_catalogue(data: Mapping) -> dict:
+    """A configuration's own entries over those of the catalogue, as `merge` does."""
+    below = {name: read_yaml(CATALOGUE / f"{name}.yaml") for name in SECTIONS}
+    return merge(below, data)
+
+
+def load_config(source: str | Path | Mapping) -> Config:
+    """Read and check a configuration.
+
+    `source` is a file, which stands over the catalogue, or a mapping that is whole already.
+    Raises ConfigError with one line per mistake; an unknown key names its nearest known neighbour.
+    """
+    whole = isinstance(source, Mapping)
+    return parse(Config, dict(source) if whole else with_catalogue(read_yaml(source)))
+
+
+def load_experiment(path: str | Path, base: str | Path = "config.yaml") -> Config:
+    """Read `path` merged over `base`, if that is there, as `snakemake --configfile path` does."""
+    path, base = Path(path), Path(base)
+    if path.resolve() == base.resolve() or not base.is_file():
+        return load_config(path)
+    return parse(Config, with_catalogue(merge(read_yaml(base), read_yaml(path))))
+
+
+def catalogue_config() -> Config:
+    """The catalogue alone, without a selection: what a command line without a file knows."""
+    nothing = {"datasets": [], "degradations": [], "models": [], "protocol": "faces64"}
+    return parse(Config, with_catalogue({"run": nothing}))
+
+
+def merge(below: Mapping, above: Mapping) -> dict:
+    """Mappings merge key by key; everything else of `above`, lists too, replaces what is below."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def load_protocol(name: str, folder: str | Path = CATALOGUE / "protocols") -> Protocol:
+    """Read protocols/NAME.yaml, of the working folder or else of the catalogue.
+
+    Raises ConfigError naming the known ones for an unknown name.
+    """
+    places = [Path("protocols"), Path(folder)]
+    path = next((p for place in places if (p := place / f"{name}.yaml").is_file()), None)
+    if path is None:
+        known = {item.stem for place in places for item in place.glob("*.yaml")}
+        raise ConfigError([f"unknown protocol {name!r} {nearest(name, known)}"])
+    return parse(Protocol, read_yaml(path), prefix=f"{path.name}: ")
+
+
+def load_settings(model_class: type[BaseModel], data: Mapping, prefix: str = ""):
+    """Check `data` against a strict model, with this module's one-line errors."""
+    return parse(model_class, dict(data), prefix)
+
+
+def read_yaml(path: str | Path) -> dict:
+    """A YAML mapping; ConfigError naming the file for anything else."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: expected a mapping, got {type(data).__name__}"])
+    return data
+
+
+def parse(model_class, data, prefix=""):
+    try:
+        return model_class.model_validate(data)
+    except ConfigError as error:
+        raise ConfigError([prefix + line for line in error.mistakes]) from None
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            inner = item.get("ctx", {}).get("error")
+            if isinstance(inner, ConfigError):
+                lines += inner.mistakes
+                continue
+            where = ".".join(str(part) for part in item["loc"])
+            text = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                known = _keys_at(model_class, item["loc"][:-1])
+                text = f"unknown key {nearest(item['loc'][-1], known)}"
+            elif item["type"] == "missing":
+                text = "is missing"
+            else:
+                text += f", got {item['input']!r}"[:120]
+            lines.append(f"{where}: {text}")
+        raise ConfigError([prefix + line for line in dict.fromkeys(lines)]) from None
+
+
+def _keys_at(model_class, location) -> list[str]:
+    """Known keys of the model that `location` leads to, through mappings and unions."""
+    candidates = [model_class]
+    for part in location:
+        following = []
+        for candidate in candidates:
+            field = candidate.model_fields.get(part) if isinstance(part, str) else None
+            following += list(models_in(field.annotation)) if field else [candidate]
+        candidates = following or candidates
+    return sorted({key for candidate in candidates for key in candidate.model_fields})
+
+
+def models_in(annotation) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models_in(argument)

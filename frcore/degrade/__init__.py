@@ -1,0 +1,1 @@
+"""Good faces -> bad ones: recipes, their steps and what carries them out."""

@@ -1,0 +1,1 @@
+"""Frozen nets of others, and how a method is given them."""

@@ -1,0 +1,1 @@
+"""Files in and out: images, photographs, tables, weights, pretrained parts."""

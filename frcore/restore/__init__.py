@@ -1,0 +1,1 @@
+"""Restoring: models, aligned faces, photographs."""

@@ -1,0 +1,288 @@
+"""An entry of `models:` -> its weights, card, history and pictures."""
+
+import functools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from frcore.config import LEAST_LEFT, Model, load_settings
+from frcore.degrade.draw import Pairs
+from frcore.degrade.recipes import Recipe
+from frcore.faces.batch import sides_of
+from frcore.frozen import parsing
+from frcore.frozen.guide import build, frozen, load_guide
+from frcore.io import checkpoint
+from frcore.io.images import atomic_output
+from frcore.registry import METHODS, load_method
+from frcore.seeds import numpy_generator, seed_for
+from frcore.train.data import Sample, TrainingFaces, TwoSets
+from frcore.train.loop import Schedule, digest_of, train, write_picture
+from frcore.train.pictures import pairs_picture, restored_picture, samples_picture, set_score
+
+
+def train_model(
+    *,
+    name: str,
+    entry: Model,
+    samples: dict[str, list[Sample]],
+    recipes: dict[str, Recipe],
+    helpers: dict[str, Path],
+    assets: dict[str, Path],
+    out: Path,
+    state: Path,
+    start: Path | None,
+    device: torch.device,
+    card: dict,
+    code: str = "",
+    log: Callable[[str], None] = print,
+    stop_at: int | None = None,
+    degraders: dict[str, Path] | None = None,
+    low_quality: dict[str, list[Sample]] | None = None,
+) -> None:
+    """Train one entry of `models:`: weights.safetensors, weights.json, history.csv, samples.png.
+
+    Besides, {name}.png of what the method's `pictures` shows of the trained network, if it has one.
+    samples: {dataset: training faces}. recipes: {name: degradation}. helpers: {role: weights file
+    of a trained helper net}. assets: {asset: file}. start: the weights file that `init` stands
+    for. card: more entries for the weights' card. code: digest of the training code. degraders:
+    {entry: weights file} of the degradation models that the recipes name. low_quality: {dataset:
+    faces} of a method of two sets (data.disjoint). state: folder of the states; each run has one
+    named by its fingerprint (settings, data, code, helpers, start), so that none overwrites
+    another's. It is removed once the weights file is written.
+    Raises what `train` raises, FileNotFoundError for a start that is not there, and ValueError or
+    WeightsError for settings and weights that do not fit.
+    """
+    method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
+    settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    log(f"device {device}, CUDA_VISIBLE_DEVICES={cards}")
+    # the starting weights depend on the entry's seed alone
+    torch.manual_seed(seed_for(entry.seed, name, "init"))
+    model = build(method, settings).to(device, memory_format=torch.channels_last)
+    guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
+    faces = faces_of(entry, samples, low_quality, recipes, degraders or {}, guide, device)
+    start, before = _start_of(entry, name, start), {"images_seen": 0}
+    networks: dict = {}
+    if start is not None:
+        networks, before = checkpoint.load_weights(start)
+        before["images_seen"] = before["images_seen"] or 0  # a converted network's are not known
+        checkpoint.load_strict(model, networks["model"], f"{start}: model")
+        log(f"starting from {start} ({before['images_seen']} images seen)")
+    left = plan_of.start_share() if start is None else 0.0
+    if left > LEAST_LEFT:
+        raise ValueError(f"models.{name}.train: the average would be {left:.0%} its random start")
+
+    # ----- the state, by what makes this run: no other run writes there
+    named = helpers | {f"pairs of {key}": path for key, path in (degraders or {}).items()}
+    parts = [*samples.values(), *(low_quality or {}).values()]
+    fingerprint = {
+        # not the number of images: a longer run goes on from a shorter one that was interrupted
+        "entry": entry.facts(
+            exclude={"title": True, "restore": True, "train": RESOURCES | {"images"}}
+        ),
+        "recipes": {
+            key: recipes[key].model_dump(exclude={"description", "source"})
+            for key in plan_of.degradations
+        },
+        "faces": [[s.id, s.image.stat().st_size] for part in parts for s in part],
+        "helpers": {key: checkpoint.file_digest(path) for key, path in named.items()},
+        "start": checkpoint.file_digest(start) if start else None,
+        "code": code,
+        "ranks": int(os.environ.get("WORLD_SIZE", 1)),
+    }
+    images = math.ceil(plan_of.images / plan_of.batch) * plan_of.batch
+    state = _state_of(state, digest_of(fingerprint), images, log)
+
+    # ----- what is learnt otherwise than by descent, then the trainer
+    if hasattr(method, "fit") and start is None and not (state / "state.pt").is_file():
+        torch.manual_seed(seed_for(entry.seed, name, "fit"))
+        method.fit(model, settings, guide, faces)
+    trainer = method.make_trainer(model, settings, guide) if row.descends else Fitted(model)
+    for key, network in trainer.networks.items():
+        if key in networks:
+            checkpoint.load_strict(network, networks[key], f"{start}: {key}")
+    init = "scratch"
+    if start is not None:
+        # another entry's weights of this run all have one file name; the card knows the entry
+        own = before.get("name") if start.name == "weights.safetensors" else None
+        init = f"{own or start.name}, {before['images_seen']} images"
+    plan = Schedule(
+        images=plan_of.images if row.descends else 0,
+        batch=plan_of.batch,
+        ema_images=plan_of.ema_images,
+        ema_ramp=plan_of.ema_ramp,
+        save_images=plan_of.save_images,
+        sample_images=plan_of.sample_images,
+        precision=plan_of.precision if device.type == "cuda" else "float32",
+        seed=entry.seed,
+        state=state,
+        images_before=before["images_seen"],
+        fingerprint=fingerprint,
+        stages=plan_of.stages,
+        sides=sides_of(method, settings),
+    )
+    if row.generative:
+        picture = pairs_picture(method) if row.role == "degrader" else samples_picture(method)
+        curve = set_score(method, faces, assets, settings, device)
+    else:
+        fixed = faces.fixed_batch(8, device)
+        picture, curve = restored_picture(method, guide, fixed, plan.sides), None
+    networks = train(trainer, faces, plan, device, picture, log, stop_at, curve)
+    if int(os.environ.get("RANK", 0)):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    whole = make_card(
+        name=name,
+        method=entry.method,
+        settings=settings.model_dump(),
+        datasets=plan_of.datasets,
+        degradations=plan_of.degradations,
+        images_seen=images,
+        images_before=before["images_seen"],
+        batch=plan_of.batch,
+        seed=entry.seed,
+        init=init,
+        device=device,
+        helpers={role: settings.model_dump()[role] for role in helpers},
+        size=faces.truth([0], torch.device("cpu")).shape[-1],
+        parameters=sum(p.numel() for p in model.parameters()),
+        **({"pairs_of": sorted(degraders)} if degraders else {}),
+        **({"low_quality": list(plan_of.low_quality)} if plan_of.low_quality else {}),
+        **({"stages": [s.facts() for s in plan_of.stages]} if plan_of.stages else {}),
+        **card,
+    )
+    with atomic_output(out / "history.csv") as part:
+        if (state / "history.csv").is_file():
+            shutil.copy(state / "history.csv", part)
+        else:  # nothing descended
+            part.write_text(f"images\n{images}\n")
+    pictures = sorted((state / "samples").glob("*.png"))
+    with atomic_output(out / "samples.png") as part:
+        shutil.copy(pictures[-1], part)
+    if hasattr(method, "pictures"):
+        model.load_state_dict(networks["model"])
+        places = numpy_generator(0, "pictures").permutation(len(faces))[:128]
+        shown = method.pictures(model.eval(), faces.truth(places, device))
+        for key, image in shown.items():
+            write_picture(out / f"{key}.png", image)
+    with atomic_output(out / "weights.json") as part:
+        part.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    checkpoint.save_weights(out / "weights.safetensors", networks, whole)
+    for stale in (state / "state.pt", state / "previous.pt", state / "images_seen"):
+        stale.unlink(missing_ok=True)
+
+
+class Fitted:
+    """The trainer of a method that is fitted and not trained: there is no step."""
+
+    def __init__(self, model: nn.Module):
+        self.networks, self.optimizers = {"model": model}, {}
+
+
+def faces_of(entry, samples, low_quality, recipes, degraders, guide, device):
+    """What the entry trains on: TrainingFaces, or TwoSets where it names faces of low quality."""
+    own = [recipes[key] for key in entry.train.degradations]
+    parse = (
+        functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None
+    )
+    good = [sample for part in samples.values() for sample in part]
+    if not low_quality:
+        return TrainingFaces(good, entry.seed, own, load_degraders(degraders, device), parse)
+    bad = [sample for part in low_quality.values() for sample in part]
+    other = seed_for(entry.seed, "low quality")
+    return TwoSets(TrainingFaces(good, entry.seed, []), TrainingFaces(bad, other, own))
+
+
+def _start_of(entry: Model, name: str, start: Path | None) -> Path | None:
+    """The weights that a training starts from; FileNotFoundError that says what to write."""
+    if entry.init == "scratch":
+        return None
+    if start is None or not Path(start).is_file():
+        raise FileNotFoundError(
+            f"models.{name}.init: no file {start} to start from: write `init: scratch` to train "
+            "from random weights, or another entry or a weights file"
+        )
+    return Path(start)
+
+
+def _state_of(folder: Path, digest: str, images: int, log) -> Path:
+    """The folder of a run's state: by its fingerprint; a shorter run does not touch a longer's."""
+    place = folder / digest[:16]
+    if _images_in(place) > images:
+        place = folder / f"{digest[:16]}_{images}"
+    others = [p for p in folder.glob("*") if p != place and _images_in(p)]
+    if others and not _images_in(place):
+        kept = ", ".join(f"{p} ({_images_in(p)} images)" for p in sorted(others))
+        log(f"starting over; states of other settings, data or lengths are kept in {kept}")
+    return place
+
+
+def _images_in(state: Path) -> int:
+    """Images seen by an unfinished state; 0 for none."""
+    seen = state / "images_seen"
+    text = seen.read_text() if seen.is_file() and (state / "state.pt").is_file() else ""
+    return int(text) if text.isdecimal() else 0
+
+
+# settings of a run that change nothing in the result
+RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_images"}
+
+
+def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
+    """What the `learned` steps of recipes call: {entry: its pairs, by seeds and truncation}."""
+    made = {}
+    for name, path in degraders.items():
+        networks, card = checkpoint.load_weights(path)
+        if METHODS[card["method"]].role != "degrader":
+            raise ValueError(f"{path} is of {card['method']}, expected a degradation model")
+        net = frozen(networks, card, "model", path, device)
+        made[name] = functools.partial(load_method(card["method"]).pairs, net)
+    return made
+
+
+def make_card(
+    *,
+    name: str,
+    method: str,
+    settings: dict,
+    datasets: Sequence[str],
+    degradations: Sequence[str],
+    images_seen: int,
+    images_before: int,
+    batch: int,
+    seed: int,
+    init: str,
+    device: torch.device,
+    helpers: dict,
+    size: int,
+    licence: str = "Apache-2.0",
+    **more,
+) -> dict:
+    """What a weights file says about itself (JSON-able)."""
+    return {
+        "name": name,
+        "method": method,
+        "settings": settings,
+        "helpers": helpers,
+        "size": size,
+        "datasets": list(datasets),
+        "degradations": list(degradations),
+        "images_seen": images_before + images_seen,
+        "images_seen_here": images_seen,
+        "batch": batch,
+        "seed": seed,
+        "init": init,
+        "commit": checkpoint.commit(),
+        "hardware": checkpoint.hardware(device),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "licence": licence,
+        **more,
+    }

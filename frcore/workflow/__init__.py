@@ -1,0 +1,1 @@
+"""The workflow's own code: graph, jobs, digests, checks."""
