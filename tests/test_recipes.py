@@ -159,7 +159,8 @@ def test_recipes_do_not_change():
 
 def test_import_is_cheap():
     """The Snakefile reads recipes at every start."""
-    code = "import sys, frcore.degrade.recipes; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = "import sys, frcore.degrade.recipes; "
+    code += "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

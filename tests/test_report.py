@@ -19,17 +19,11 @@ from frcore.metrics import score
 from frcore.metrics.intervals import bootstrap_interval, mean_of_images, resample_counts
 from frcore.registry import METRICS, MetricRow
 from frcore.report import figures, panels
+from frcore.report.cells import Cell, Row, Table, Tables, split_columns
 from frcore.report.page import _tables_html, html_report
 from frcore.report.scores import PUBLISHED, join_scores
-from frcore.report.tables import (
-    PRINTED_HIGHER_IS_BETTER,
-    Cell,
-    Row,
-    Table,
-    Tables,
-    comparison,
-    split_columns,
-)
+from frcore.report.tables import PRINTED_HIGHER_IS_BETTER
+from frcore.report.writers import comparison
 from frcore.stages.report import model_facts
 from frcore.workflow.job import Files
 from frcore.workflow.jobs import PanelOfStrengths

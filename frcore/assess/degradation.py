@@ -126,18 +126,18 @@ def assess_from_faces(
     crop_shift}. recipes: written degradations to compare with.
     """
     samples = []
-    for dataset in entry.train.datasets:
+    for dataset in entry.training.datasets:
         faces = results / "faces"
         files = face_files(faces / f"{dataset}.csv", faces / dataset, "train")
         samples += [Sample(f"{dataset}/{i}", path) for i, path in files]
-    faces = TrainingFaces(samples, entry.seed, [trained_on[g] for g in entry.train.degradations])
+    faces = TrainingFaces(samples, entry.seed, [trained_on[g] for g in entry.training.degradations])
     batch = faces.fixed_batch(PAIRS, torch.device("cpu"))
-    frame = frames[entry.train.datasets[0]]
+    frame = frames[entry.training.datasets[0]]
     assess(
         name,
         weights,
         batch.get("degraded", batch["truth"]),
-        "+".join(entry.train.datasets),
+        "+".join(entry.training.datasets),
         recipes,
         present(resources),
         out,

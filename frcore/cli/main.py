@@ -74,21 +74,32 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name, run, text, parent=verbs, epilog=None):
-        verb = parent.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.set_defaults(run=run)
-        verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-        verb.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-        verb.add_argument("--config", type=Path, help="default: ./config.yaml, else none")
-        verb.add_argument("--traceback", action="store_true", help="show where an error arose")
-        return verb
+    _weights_verbs(verbs)
+    _listing_verbs(verbs)
+    _face_verbs(verbs)
+    _restoring_verbs(verbs)
+    return parser
 
+
+def _add(parent, name, run, text, epilog=None):
+    """A verb with the options that all have."""
+    verb = parent.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(run=run)
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    verb.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    verb.add_argument("--config", type=Path, help="default: ./config.yaml, else none")
+    verb.add_argument("--traceback", action="store_true", help="show where an error arose")
+    return verb
+
+
+def _weights_verbs(verbs) -> None:
+    """Pretrained parts."""
     group = verbs.add_parser("weights", help="pretrained parts: list, fetch, verify")
     parts = group.add_subparsers(required=True, metavar="COMMAND")
     for name, run, text in (
@@ -96,23 +107,32 @@ def make_parser() -> argparse.ArgumentParser:
         ("fetch", weights_fetch, "fetch parts, checked by SHA-256; repeat to continue"),
         ("verify", weights_verify, "read every file again and compare its SHA-256"),
     ):
-        verb = add(name, run, text, parts)
+        verb = _add(parts, name, run, text)
         verb.add_argument("names", nargs="*", metavar="NAME", help="default: all")
         verb.add_argument("--resources", type=Path, help="cache root; default: $FRCORE_RESOURCES")
         if name == "fetch":
             verb.add_argument("--discard", action="store_true", help="remove downloads afterwards")
         if name == "list":
             verb.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
-    verb = add("convert", weights_convert, "StyleGAN2 of rosinality or BasicSR -> a model", parts)
+    verb = _add(parts, "convert", weights_convert, "StyleGAN2 of rosinality or BasicSR -> a model")
     verb.add_argument("source", type=Path, metavar="FILE", help="PyTorch file of either layout")
     verb.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
     verb.add_argument("--discriminator", type=Path, metavar="FILE", help="if it has its own file")
     verb.add_argument("--overwrite", action="store_true")
 
-    verb = add("list", list_all, "models, methods and metrics")
+
+def _listing_verbs(verbs) -> None:
+    """What there is, and whether a configuration is right."""
+    verb = _add(verbs, "list", list_all, "models, methods and metrics")
     verb.add_argument("--json", action="store_true")
 
-    verb = add("align", align, "photographs -> aligned faces")
+    verb = _add(verbs, "check", check, "check a configuration with the settings of every method")
+    verb.add_argument("file", nargs="?", type=Path, metavar="CONFIG")
+
+
+def _face_verbs(verbs) -> None:
+    """Photographs -> faces -> degraded faces."""
+    verb = _add(verbs, "align", align, "photographs -> aligned faces")
     _photos(verb)
     verb.add_argument("--dataset", help="take the frame and the rules of this config entry")
     verb.add_argument("--size", type=int, help="side of the aligned face, pixels (default: 64)")
@@ -124,14 +144,19 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--max-yaw", type=float, help="faces turned further are left out, 0..1")
     verb.add_argument("--aligned", action="store_true", help="photographs are aligned: only resize")
 
-    verb = add("degrade", degrade, "aligned faces -> degraded faces, parameters in OUT.csv")
+    verb = _add(verbs, "degrade", degrade, "aligned faces -> degraded faces, parameters in OUT.csv")
     verb.add_argument("-i", "--input", type=Path, required=True, help="folder of PNG faces")
     verb.add_argument("-o", "--output", type=Path, required=True)
     verb.add_argument("--degradation", required=True, help="entry of `degradations:`")
     verb.add_argument("--dataset", default="folder", help="name that is part of every seed")
     verb.add_argument("--overwrite", action="store_true")
 
-    verb = add("evaluate", evaluate, "measure restored images against their truth", epilog=EPILOG)
+
+def _restoring_verbs(verbs) -> None:
+    """Restoring, making and measuring faces."""
+    verb = _add(
+        verbs, "evaluate", evaluate, "measure restored images against their truth", epilog=EPILOG
+    )
     verb.add_argument("--restored", type=Path, required=True, metavar="DIR")
     verb.add_argument("--truth", type=Path, required=True, metavar="DIR")
     how = verb.add_mutually_exclusive_group()
@@ -142,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--crop-shift", type=float, default=0.1, help="of the aligned faces")
     verb.add_argument("--resources", type=Path, help="cache root; default: $FRCORE_RESOURCES")
 
-    verb = add("restore", restore, "restore the faces of photographs", epilog=EPILOG)
+    verb = _add(verbs, "restore", restore, "restore the faces of photographs", epilog=EPILOG)
     _photos(verb)
     verb.add_argument("--model", required=True, help="name, or a .safetensors file")
     verb.add_argument("--faces", default="all", help="all, largest, or numbers from left: 0,2")
@@ -154,16 +179,12 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--batch", type=int, default=16, help="faces at once (default: 16)")
     verb.add_argument("--samples", type=int, default=1, metavar="N", help=SAMPLES)
 
-    verb = add("sample", sample, "faces that a generative model makes, and a sheet of them")
+    verb = _add(verbs, "sample", sample, "faces that a generative model makes, and a sheet of them")
     verb.add_argument("--model", required=True, help="name, or a .safetensors file")
     verb.add_argument("-o", "--output", type=Path, required=True, help="folder")
     verb.add_argument("-n", "--number", type=int, default=100, help="default: 100")
     verb.add_argument("--truncation", type=float, default=0.7, help="1: all of them; 0: the mean")
     verb.add_argument("--overwrite", action="store_true")
-
-    verb = add("check", check, "check a configuration with the settings of every method")
-    verb.add_argument("file", nargs="?", type=Path, metavar="CONFIG")
-    return parser
 
 
 def _photos(verb) -> None:

@@ -188,6 +188,13 @@ class Model(Strict):
     train: Train | None = None
     restore: Restoring = Restoring()
 
+    @property
+    def training(self) -> Train:
+        """`train:`, of an entry that has one; ValueError otherwise."""
+        if self.train is None:
+            raise ValueError(f"an entry of {self.method} without `train:` is not trained")
+        return self.train
+
     @field_validator("method")
     @classmethod
     def _method(cls, value):

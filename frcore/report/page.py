@@ -25,6 +25,7 @@ NOTICE = (
 )
 FIGURE_KINDS = ("scores", "panels", "training")
 PAGE_COLUMNS = 11  # of a table of scores that fit the page side by side
+_CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 LISTED = 40  # rows of a failure list that are written out; the rest is counted
 
 
@@ -438,103 +439,3 @@ def _markdown_html(path: Path) -> str:
         if line:
             text += f"<p>{_esc(line.lstrip('# '))}</p>"
     return text
-
-
-_CSS = """
-:root{color-scheme:light dark;--ink:#1c2024;--soft:#5d666f;--line:#dfe3e6;--back:#fff;
---tint:#f5f7f8;
---link:#0b5c9e;--paper:#fff}
-@media (prefers-color-scheme:dark){:root{--ink:#e4e7ea;--soft:#9aa4ad;--line:#343b42;--back:#15181b;
---tint:#1d2226;--link:#79b8f3;--paper:#f4f5f6}}
-*{box-sizing:border-box}
-html{scroll-behavior:smooth;scroll-padding-top:1rem}
-body{margin:0;background:var(--back);color:var(--ink);
-font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-header,.page,footer{max-width:1240px;margin:0 auto;padding:0 24px}
-header{padding-top:48px}
-.kind{margin:0;color:var(--soft);font-size:.8rem;letter-spacing:.08em;text-transform:uppercase}
-h1{margin:.15em 0 .3em;font-size:2rem;line-height:1.2;font-weight:650;letter-spacing:-.01em}
-.lead{margin:0;color:var(--soft);max-width:46rem}
-h2{margin:0 0 .8rem;padding-top:.9rem;border-top:1px solid var(--line);font-size:1.35rem;
-font-weight:650}
-h3{margin:1.8rem 0 .5rem;font-size:1.05rem;font-weight:650}
-section{margin:0 0 3.2rem}
-p{margin:.5rem 0;max-width:46rem}
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
-code{font:.88em/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
-overflow-wrap:anywhere}
-td code,th code{white-space:nowrap}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.2rem,1fr));gap:1px;
-margin:28px 1px 36px}
-.facts div{display:flex;flex-direction:column-reverse;justify-content:flex-end;padding:12px 14px;
-box-shadow:0 0 0 1px var(--line)}
-.facts dd{margin:0;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums;
-line-height:1.25}
-.facts dt{color:var(--soft);font-size:.8rem;line-height:1.3}
-.page{display:grid;grid-template-columns:10.5rem minmax(0,1fr);gap:32px;align-items:start}
-nav{position:sticky;top:0;padding-top:1rem;font-size:.88rem}
-nav ol{list-style:none;margin:0;padding:0}
-nav li{margin:0 0 .45rem;line-height:1.3}
-nav a{color:var(--soft)}
-.pairs{display:grid;grid-template-columns:minmax(7rem,max-content) minmax(0,1fr);gap:.3rem 1.4rem;
-margin:.8rem 0 1.4rem}
-.pairs dt{color:var(--soft)}.pairs dd{margin:0;overflow-wrap:anywhere}
-.scroll{overflow:auto;max-height:86vh;border-top:1.5px solid var(--ink);
-border-bottom:1.5px solid var(--ink)}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:.875rem;line-height:1.4;
-font-variant-numeric:tabular-nums}
-th,td{padding:.42rem .7rem;text-align:left;vertical-align:top}
-tbody tr+tr>*{border-top:1px solid var(--line)}
-thead th,thead td{position:sticky;top:0;z-index:2;background:var(--back);font-weight:600;
-vertical-align:bottom;border-bottom:1px solid var(--ink)}
-thead tr.span>*{position:static;border-bottom:0;padding-bottom:.1rem}
-thead tr.span th{text-align:center}
-thead tr.span th+th{border-left:8px solid var(--back)}
-thead tr.span th{box-shadow:inset 0 -1px 0 var(--line)}
-tbody th{position:sticky;left:0;z-index:1;background:var(--back);font-weight:400}
-thead tr:last-child th:first-child{left:0;z-index:3}
-tbody tr:hover>*{background:var(--tint)}
-.numbers th+th,.numbers td,.last td:last-child,.last th:last-child{text-align:right;
-white-space:nowrap}
-.numbers thead tr.span th{text-align:center}
-.numbers table{font-size:.85rem}
-.numbers th,.numbers td{padding-left:.45rem;padding-right:.45rem}
-.numbers tbody th,.end{white-space:nowrap}
-.numbers thead th+th{white-space:normal}
-.data th,.data td{white-space:nowrap}
-.data td:last-child{white-space:normal;min-width:12rem}
-.data td:nth-child(n+3):nth-child(-n+8),.data th:nth-child(n+3):nth-child(-n+8){text-align:right}
-.text td:last-child{min-width:12rem}
-.stacked .pm{display:block}
-.stacked th,.stacked td{padding-left:.3rem;padding-right:.3rem}
-.stacked thead th{font-size:.8rem}
-.pm{color:var(--soft);font-size:.92em}
-u{text-decoration-thickness:1.5px;text-underline-offset:3px}
-sup{font-size:.7em;line-height:0;margin-left:.1em}
-.tag{color:var(--soft);font-style:normal;font-size:.85em}
-figure{margin:1.6rem 0 2.2rem}
-figcaption,.caption{color:var(--soft);font-size:.88rem;line-height:1.45;max-width:52rem}
-figure.table figcaption{margin-bottom:.45rem}
-figcaption b{color:var(--ink);font-weight:600}
-.paper{overflow:auto;width:fit-content;max-width:100%;background:var(--paper);
-border:1px solid var(--line);padding:10px;
-margin-bottom:.5rem}
-.paper img{display:block;max-width:100%;height:auto}
-.notes{margin:.6rem 0;padding-left:1.5rem;color:var(--soft);font-size:.84rem}
-.notes li:target{color:var(--ink);background:var(--tint)}
-.steps{margin:.4rem 0 1rem;padding-left:1.4rem;font-size:.92rem}
-.steps i{color:var(--soft)}
-details{border-bottom:1px solid var(--line);padding:.45rem 0}
-summary{cursor:pointer}
-footer{border-top:1px solid var(--line);padding-top:18px;padding-bottom:40px;color:var(--soft);
-font-size:.84rem}
-@media (max-width:860px){.page{display:block}nav{position:static;padding:0 0 1.6rem}
-nav ol{columns:2;column-gap:24px}header,.page,footer{padding-left:16px;padding-right:16px}
-header{padding-top:28px}h1{font-size:1.6rem}.pairs{grid-template-columns:1fr;gap:0}
-.pairs dd{margin-bottom:.6rem}.facts{grid-template-columns:repeat(2,1fr)}
-th,td{padding:.4rem .5rem}.numbers tbody th{white-space:normal;min-width:7rem}}
-@media print{nav{display:none}.page{display:block}.scroll{max-height:none;overflow:visible}
-thead th,tbody th{position:static}body{font-size:10.5pt}section{margin-bottom:1.6rem}
-.plot .paper img{max-height:10.5cm;width:auto!important}
-figure,tr{break-inside:avoid}h2,h3{break-after:avoid}details>*{display:block}}
-""".strip()

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from frcore.io.images import atomic_output
 from frcore.registry import METHODS, load_method
 from frcore.seeds import numpy_generator, seed_for
 from frcore.train.data import Sample, TrainingFaces, TwoSets
-from frcore.train.loop import Schedule, digest_of, train, write_picture
+from frcore.train.loop import Schedule, train
 from frcore.train.pictures import pairs_picture, restored_picture, samples_picture, set_score
+from frcore.train.records import write_picture
+from frcore.train.state import digest_of
 
 
 def train_model(
@@ -59,105 +61,141 @@ def train_model(
     Raises what `train` raises, FileNotFoundError for a start that is not there, and ValueError or
     WeightsError for settings and weights that do not fit.
     """
-    method, row, plan_of = load_method(entry.method), METHODS[entry.method], entry.train
+    method, row, asked = load_method(entry.method), METHODS[entry.method], entry.training
     settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
-    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-    log(f"device {device}, CUDA_VISIBLE_DEVICES={cards}")
+    log(
+        f"device {device}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
+    )
+    degraders, low_quality = degraders or {}, low_quality or {}
     # the starting weights depend on the entry's seed alone
     torch.manual_seed(seed_for(entry.seed, name, "init"))
     model = build(method, settings).to(device, memory_format=torch.channels_last)
     guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
-    faces = faces_of(entry, samples, low_quality, recipes, degraders or {}, guide, device)
-    start, before = _start_of(entry, name, start), {"images_seen": 0}
-    networks: dict = {}
-    if start is not None:
-        networks, before = checkpoint.load_weights(start)
-        before["images_seen"] = before["images_seen"] or 0  # a converted network's are not known
-        checkpoint.load_strict(model, networks["model"], f"{start}: model")
-        log(f"starting from {start} ({before['images_seen']} images seen)")
-    left = plan_of.start_share() if start is None else 0.0
-    if left > LEAST_LEFT:
-        raise ValueError(f"models.{name}.train: the average would be {left:.0%} its random start")
+    faces = faces_of(entry, samples, low_quality, recipes, degraders, guide, device)
+    start = _start_of(entry, name, start)
+    networks, before = _begin(model, start, log)
+    if start is None and asked.start_share() > LEAST_LEFT:
+        left = f"{asked.start_share():.0%}"
+        raise ValueError(f"models.{name}.train: the average would be {left} its random start")
+    named = helpers | {f"pairs of {key}": path for key, path in degraders.items()}
+    seen = [sample for part in (*samples.values(), *low_quality.values()) for sample in part]
+    fingerprint = _fingerprint(entry, recipes, seen, named, start, code)
+    images = math.ceil(asked.images / asked.batch) * asked.batch
+    # by what makes this run: no other run writes there
+    state = _state_of(state, digest_of(fingerprint), images, log)
 
-    # ----- the state, by what makes this run: no other run writes there
-    named = helpers | {f"pairs of {key}": path for key, path in (degraders or {}).items()}
-    parts = [*samples.values(), *(low_quality or {}).values()]
-    fingerprint = {
+    if hasattr(method, "fit") and start is None and not (state / "state.pt").is_file():
+        torch.manual_seed(seed_for(entry.seed, name, "fit"))
+        method.fit(model, settings, guide, faces)
+    trainer = method.make_trainer(model, settings, guide) if row.descends else Fitted(model)
+    _begin_others(trainer, networks, start)
+    plan = _schedule(entry, state, fingerprint, before, device, sides_of(method, settings))
+    picture, curve = _watched(entry, settings, guide, faces, assets, plan, device)
+    networks = train(trainer, faces, plan, device, picture, log, stop_at, curve)
+    if int(os.environ.get("RANK", 0)):
+        return
+    facts = {
+        "helpers": {role: settings.model_dump()[role] for role in helpers},
+        "size": faces.truth([0], torch.device("cpu")).shape[-1],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **({"pairs_of": sorted(degraders)} if degraders else {}),
+    }
+    about = {"name": name, "init": _init_of(start, before), **facts, **card}
+    whole = make_card(entry, settings.model_dump(), images, before["images_seen"], device, **about)
+    _write_results(out, state, whole, images)
+    if hasattr(method, "pictures"):
+        model.load_state_dict(networks["model"])
+        _write_pictures(out, method, model.eval(), faces, device)
+    checkpoint.save_weights(out / "weights.safetensors", networks, whole)
+    for stale in (state / "state.pt", state / "previous.pt", state / "images_seen"):
+        stale.unlink(missing_ok=True)
+
+
+def _begin(model: nn.Module, start: Path | None, log) -> tuple[dict, dict]:
+    """Load the weights that a training starts from: their networks and their card."""
+    if start is None:
+        return {}, {"images_seen": 0}
+    networks, before = checkpoint.load_weights(start)
+    before["images_seen"] = before["images_seen"] or 0  # a converted network's are not known
+    checkpoint.load_strict(model, networks["model"], f"{start}: model")
+    log(f"starting from {start} ({before['images_seen']} images seen)")
+    return networks, before
+
+
+def _begin_others(trainer, networks: dict, start: Path | None) -> None:
+    """Load the trainer's networks, as far as the start holds them."""
+    for key, network in trainer.networks.items():
+        if key in networks:
+            checkpoint.load_strict(network, networks[key], f"{start}: {key}")
+
+
+def _init_of(start: Path | None, before: dict) -> str:
+    """What a card says of the start."""
+    if start is None:
+        return "scratch"
+    # another entry's weights of this run all have one file name; the card knows the entry
+    own = before.get("name") if start.name == "weights.safetensors" else None
+    return f"{own or start.name}, {before['images_seen']} images"
+
+
+def _fingerprint(entry: Model, recipes, samples, helpers, start, code: str) -> dict:
+    """What makes a run: with another one its state is not gone on with."""
+    return {
         # not the number of images: a longer run goes on from a shorter one that was interrupted
         "entry": entry.facts(
             exclude={"title": True, "restore": True, "train": RESOURCES | {"images"}}
         ),
         "recipes": {
             key: recipes[key].model_dump(exclude={"description", "source"})
-            for key in plan_of.degradations
+            for key in entry.training.degradations
         },
-        "faces": [[s.id, s.image.stat().st_size] for part in parts for s in part],
-        "helpers": {key: checkpoint.file_digest(path) for key, path in named.items()},
+        "faces": [[sample.id, sample.image.stat().st_size] for sample in samples],
+        "helpers": {key: checkpoint.file_digest(path) for key, path in helpers.items()},
         "start": checkpoint.file_digest(start) if start else None,
         "code": code,
         "ranks": int(os.environ.get("WORLD_SIZE", 1)),
     }
-    images = math.ceil(plan_of.images / plan_of.batch) * plan_of.batch
-    state = _state_of(state, digest_of(fingerprint), images, log)
 
-    # ----- what is learnt otherwise than by descent, then the trainer
-    if hasattr(method, "fit") and start is None and not (state / "state.pt").is_file():
-        torch.manual_seed(seed_for(entry.seed, name, "fit"))
-        method.fit(model, settings, guide, faces)
-    trainer = method.make_trainer(model, settings, guide) if row.descends else Fitted(model)
-    for key, network in trainer.networks.items():
-        if key in networks:
-            checkpoint.load_strict(network, networks[key], f"{start}: {key}")
-    init = "scratch"
-    if start is not None:
-        # another entry's weights of this run all have one file name; the card knows the entry
-        own = before.get("name") if start.name == "weights.safetensors" else None
-        init = f"{own or start.name}, {before['images_seen']} images"
-    plan = Schedule(
-        images=plan_of.images if row.descends else 0,
-        batch=plan_of.batch,
-        ema_images=plan_of.ema_images,
-        ema_ramp=plan_of.ema_ramp,
-        save_images=plan_of.save_images,
-        sample_images=plan_of.sample_images,
-        precision=plan_of.precision if device.type == "cuda" else "float32",
+
+def _schedule(entry: Model, state, fingerprint, before, device, sides) -> Schedule:
+    """What the loop is told of an entry."""
+    asked = entry.training
+    return Schedule(
+        images=asked.images if METHODS[entry.method].descends else 0,
+        batch=asked.batch,
+        ema_images=asked.ema_images,
+        ema_ramp=asked.ema_ramp,
+        save_images=asked.save_images,
+        sample_images=asked.sample_images,
+        precision=asked.precision if device.type == "cuda" else "float32",
         seed=entry.seed,
         state=state,
         images_before=before["images_seen"],
         fingerprint=fingerprint,
-        stages=plan_of.stages,
-        sides=sides_of(method, settings),
+        stages=asked.stages,
+        sides=sides,
     )
+
+
+def _watched(entry: Model, settings, guide, faces, assets, plan: Schedule, device):
+    """The picture that is written from time to time, and the curve, or None."""
+    method, row = load_method(entry.method), METHODS[entry.method]
     if row.generative:
         picture = pairs_picture(method) if row.role == "degrader" else samples_picture(method)
-        curve = set_score(method, faces, assets, settings, device)
-    else:
-        fixed = faces.fixed_batch(8, device)
-        picture, curve = restored_picture(method, guide, fixed, plan.sides), None
-    networks = train(trainer, faces, plan, device, picture, log, stop_at, curve)
-    if int(os.environ.get("RANK", 0)):
-        return
+        return picture, set_score(method, faces, assets, settings, device)
+    return restored_picture(method, guide, faces.fixed_batch(8, device), plan.sides), None
+
+
+def _write_pictures(out: Path, method, model: nn.Module, faces, device) -> None:
+    """What the method's `pictures` shows of the trained network."""
+    places = numpy_generator(0, "pictures").permutation(len(faces))[:128]
+    for key, image in method.pictures(model, faces.truth(places, device)).items():
+        write_picture(out / f"{key}.png", image)
+
+
+def _write_results(out: Path, state: Path, card: dict, images: int) -> None:
+    """history.csv, samples.png and the card; the weights file comes last."""
     out.mkdir(parents=True, exist_ok=True)
-    whole = make_card(
-        name=name,
-        method=entry.method,
-        settings=settings.model_dump(),
-        datasets=plan_of.datasets,
-        degradations=plan_of.degradations,
-        images_seen=images,
-        images_before=before["images_seen"],
-        batch=plan_of.batch,
-        seed=entry.seed,
-        init=init,
-        device=device,
-        helpers={role: settings.model_dump()[role] for role in helpers},
-        size=faces.truth([0], torch.device("cpu")).shape[-1],
-        parameters=sum(p.numel() for p in model.parameters()),
-        **({"pairs_of": sorted(degraders)} if degraders else {}),
-        **({"low_quality": list(plan_of.low_quality)} if plan_of.low_quality else {}),
-        **({"stages": [s.facts() for s in plan_of.stages]} if plan_of.stages else {}),
-        **card,
-    )
     with atomic_output(out / "history.csv") as part:
         if (state / "history.csv").is_file():
             shutil.copy(state / "history.csv", part)
@@ -166,17 +204,8 @@ def train_model(
     pictures = sorted((state / "samples").glob("*.png"))
     with atomic_output(out / "samples.png") as part:
         shutil.copy(pictures[-1], part)
-    if hasattr(method, "pictures"):
-        model.load_state_dict(networks["model"])
-        places = numpy_generator(0, "pictures").permutation(len(faces))[:128]
-        shown = method.pictures(model.eval(), faces.truth(places, device))
-        for key, image in shown.items():
-            write_picture(out / f"{key}.png", image)
     with atomic_output(out / "weights.json") as part:
-        part.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
-    checkpoint.save_weights(out / "weights.safetensors", networks, whole)
-    for stale in (state / "state.pt", state / "previous.pt", state / "images_seen"):
-        stale.unlink(missing_ok=True)
+        part.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
 
 
 class Fitted:
@@ -188,7 +217,7 @@ class Fitted:
 
 def faces_of(entry, samples, low_quality, recipes, degraders, guide, device):
     """What the entry trains on: TrainingFaces, or TwoSets where it names faces of low quality."""
-    own = [recipes[key] for key in entry.train.degradations]
+    own = [recipes[key] for key in entry.training.degradations]
     parse = (
         functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None
     )
@@ -248,41 +277,25 @@ def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
 
 
 def make_card(
-    *,
-    name: str,
-    method: str,
-    settings: dict,
-    datasets: Sequence[str],
-    degradations: Sequence[str],
-    images_seen: int,
-    images_before: int,
-    batch: int,
-    seed: int,
-    init: str,
-    device: torch.device,
-    helpers: dict,
-    size: int,
-    licence: str = "Apache-2.0",
-    **more,
+    entry: Model, settings: dict, images_seen: int, images_before: int, device, **more
 ) -> dict:
-    """What a weights file says about itself (JSON-able)."""
+    """What a weights file says about itself (JSON-able). more: name, init and the like."""
+    asked = entry.training
     return {
-        "name": name,
-        "method": method,
+        "method": entry.method,
         "settings": settings,
-        "helpers": helpers,
-        "size": size,
-        "datasets": list(datasets),
-        "degradations": list(degradations),
+        "datasets": list(asked.datasets),
+        "degradations": list(asked.degradations),
         "images_seen": images_before + images_seen,
         "images_seen_here": images_seen,
-        "batch": batch,
-        "seed": seed,
-        "init": init,
+        "batch": asked.batch,
+        "seed": entry.seed,
         "commit": checkpoint.commit(),
         "hardware": checkpoint.hardware(device),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
-        "licence": licence,
+        "licence": "Apache-2.0",
+        **({"low_quality": list(asked.low_quality)} if asked.low_quality else {}),
+        **({"stages": [stage.facts() for stage in asked.stages]} if asked.stages else {}),
         **more,
     }

@@ -1,4 +1,4 @@
-"""The training loop of every trained method: one flat function, progress counted in images seen.
+"""The training loop of every trained method; progress is counted in images seen.
 
 What a method gives is a trainer (CONTRIBUTING.md): `networks` and `optimizers` by name, where
 `networks["model"]` is the one that restores, and `step(batch) -> {loss name: value}`. The loop owns
@@ -10,14 +10,8 @@ that was not, because a step is a function of the state and the position in the 
 
 import contextlib
 import copy
-import csv
-import functools
-import hashlib
-import importlib.util
-import json
 import math
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +19,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from frcore.config import RAMP, TrainStage, load_settings
+from frcore.config import RAMP, TrainStage
 from frcore.faces.batch import resized
-from frcore.io import checkpoint
-from frcore.io.images import atomic_output, to_uint8, write_image
 from frcore.seeds import make_deterministic, seed_for
 from frcore.train.data import TrainingFaces
 from frcore.train.processes import (
@@ -38,12 +30,11 @@ from frcore.train.processes import (
     only_writer,
     share_gradients,
 )
+from frcore.train.records import Records, write_picture
+from frcore.train.stages import Stages
+from frcore.train.state import NotFinite, RunState
 
 INTERRUPTED = 75  # exit code after SIGTERM/SIGUSR1: "try again", state is saved
-
-
-class NotFinite(RuntimeError):
-    """A loss became NaN or infinite; the last good state is kept."""
 
 
 class Interrupted(SystemExit):
@@ -71,6 +62,15 @@ class Schedule:
     stages: Sequence[TrainStage] = ()  # one after another; the last goes on to the end
     sides: tuple[int, int] | None = None  # that a net takes and gives, where they are its own
 
+    def half_life(self, seen: int) -> float:
+        """Half-life of the average, in images, after `seen` of them."""
+        ramp = self.ema_ramp
+        if ramp is None and not self.images_before:
+            ramp = RAMP  # or a short run would give its random start back
+        if ramp is None:
+            return self.ema_images
+        return min(self.ema_images, ramp * (self.images_before + seen))
+
 
 def train(
     trainer,
@@ -93,123 +93,51 @@ def train(
     make_deterministic()
     rank, ranks = join_processes(device)
     plan.state.mkdir(parents=True, exist_ok=True)
-    with (
-        only_writer(plan.state, rank),
-        _signals() as stopping,
-        contextlib.ExitStack() as at_the_end,
-    ):
-        # ----- networks, their average, and what is shared between processes
+    with only_writer(plan.state, rank), _signals() as stopping:
         model = trainer.networks["model"]
         for network in trainer.networks.values():
             network.train()
         average = copy.deepcopy(model).eval().requires_grad_(False)
         if ranks > 1:
             share_gradients(trainer)
+        state = RunState(trainer, average, plan.state, {**plan.fingerprint, "ranks": ranks})
+        seen = state.resume(plan.images, plan.batch, device, log)
+        stages = Stages(trainer, plan.stages)
+        with Records(plan.state, plan.images, seen, rank, log) as records:
 
-        # ----- resume
-        seen = 0
-        fingerprint = digest_of({**plan.fingerprint, "ranks": ranks})
-        state = checkpoint.load_state(plan.state, device)
-        if state is not None and state["fingerprint"] != fingerprint:
-            log("settings or data changed since the saved state: starting over")
-            state = None
-        elif (
-            state is not None
-            and state["images_seen"] > math.ceil(plan.images / plan.batch) * plan.batch
-        ):
-            log("the saved state has seen more images than are asked for: starting over")
-            state = None
-        if state is not None:
-            for name, network in trainer.networks.items():
-                network.load_state_dict(state["networks"][name])
-            for name, optimizer in trainer.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-            for name, scheduler in getattr(trainer, "schedulers", {}).items():
-                scheduler.load_state_dict(state["schedulers"][name])
-            if hasattr(trainer, "load_extra"):
-                trainer.load_extra(state["extra"])
-            average.load_state_dict(state["average"])
-            seen = state["images_seen"]
-            log(f"resuming at {seen} of {plan.images} images")
-        stages = _Stages(trainer, plan.stages)
-        history = _History(plan.state / "history.csv", seen, rank)
-        board = _tensorboard(plan.state / "tensorboard", seen) if rank == 0 else None
-        if board is not None:
-            at_the_end.callback(board.close)
+            def save():
+                if rank == 0:
+                    state.check(seen)
+                    records.flush()
+                    state.save(seen)
 
-        def save():
-            if rank == 0:
-                _check_finite(trainer, seen, plan.state)
-                history.flush()
-                schedulers = getattr(trainer, "schedulers", {})
-                (plan.state / "images_seen").write_text(str(seen))
-                checkpoint.save_state(
-                    plan.state,
-                    {
-                        "fingerprint": fingerprint,
-                        "images_seen": seen,
-                        "networks": {k: v.state_dict() for k, v in trainer.networks.items()},
-                        "average": average.state_dict(),
-                        "optimizers": {k: v.state_dict() for k, v in trainer.optimizers.items()},
-                        "schedulers": {k: v.state_dict() for k, v in schedulers.items()},
-                        "extra": trainer.extra() if hasattr(trainer, "extra") else {},
-                    },
-                )
-
-        # ----- the loop
-        started, started_at, reported = time.monotonic(), seen, time.monotonic()
-        bf16 = plan.precision == "bfloat16"
-        while seen < plan.images:
-            # Seeding every step by its position makes random draws of a method part of the
-            # position:
-            # there is no generator state to save, and a resumed step draws what it would have
-            # drawn.
-            torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
-            batch = faces.batch(seen, plan.batch, device, rank, ranks)
-            batch["images_seen"], batch["step"] = seen, seen // plan.batch
-            if plan.sides:
-                _resize(batch, *plan.sides)
-            stages.enter(seen)
-            # no cache: the discriminator's step would go on with weights cast before its descent
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-                losses = trainer.step(batch)
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            if not all(math.isfinite(value) for value in values.values()):
-                history.flush()
-                raise NotFinite(
-                    f"{values} at {seen} images; the last good state is kept in {plan.state}"
-                )
-            seen += plan.batch
-            half_life, ramp = plan.ema_images, plan.ema_ramp
-            if ramp is None and not plan.images_before:
-                ramp = RAMP  # or a short run would give its random start back
-            if ramp is not None:
-                half_life = min(half_life, ramp * (plan.images_before + seen))
-            _move_average(average, model, plan.batch, half_life)
-            pause = crossed(seen, plan.batch, plan.sample_images) and rank == 0
-            if pause and curve:
-                values |= curve(average)
-            history.add(seen, values)
-            if board is not None:
-                for name, value in values.items():
-                    board.add_scalar(name, value, seen)
-            if time.monotonic() - reported > 30:
-                reported = time.monotonic()
-                speed = (seen - started_at) / (reported - started)
-                rest = (plan.images - seen) / speed / 60
-                terms = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-                log(f"{seen}/{plan.images} images, {speed:.1f}/s, {rest:.0f} min left: {terms}")
-            if pause and picture:
-                write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
-            if any_of(bool(stopping), ranks, device) or (stop_at is not None and seen >= stop_at):
-                save()
-                log(f"stopped at {seen} images, state saved; the same command goes on")
-                raise Interrupted
-            if crossed(seen, plan.batch, plan.save_images):
-                save()
-
-        # ----- the end: the caller writes the weights file, then removes the state
-        save()
+            while seen < plan.images:
+                # Seeding every step by its position makes a method's random draws part of the
+                # position: there is no generator state to save, and a resumed step draws what it
+                # would have drawn.
+                torch.manual_seed(seed_for(plan.seed, "step", seen, rank))
+                batch = faces.batch(seen, plan.batch, device, rank, ranks)
+                stages.enter(seen)
+                values = _step(trainer, batch, plan, seen, device)
+                if not all(math.isfinite(value) for value in values.values()):
+                    records.flush()
+                    where = f"at {seen} images; the last good state is kept in {plan.state}"
+                    raise NotFinite(f"{values} {where}")
+                seen += plan.batch
+                _move_average(average, model, plan.batch, plan.half_life(seen))
+                pause = _crossed(seen, plan.batch, plan.sample_images) and rank == 0
+                if pause and curve:
+                    values |= curve(average)
+                records.add(seen, values)
+                if pause and picture:
+                    write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
+                if any_of(bool(stopping), ranks, device) or seen >= (stop_at or math.inf):
+                    save()
+                    log(f"stopped at {seen} images, state saved; the same command goes on")
+                    raise Interrupted
+                if _crossed(seen, plan.batch, plan.save_images):
+                    save()
+            save()  # the caller writes the weights file, then removes the state
         if picture and rank == 0:
             write_picture(plan.state / "samples" / f"{seen:09d}.png", picture(average))
         leave_processes(ranks)
@@ -217,75 +145,16 @@ def train(
         return {"model": average.state_dict(), **others}
 
 
-class _Stages:
-    """The parts of a training: what rests, which settings and rates count, by images seen.
-
-    A stage follows from the place in the run alone, so that a resumed run is in the right one.
-    """
-
-    def __init__(self, trainer, stages: Sequence[TrainStage]):
-        self.trainer, self.stages, self.at = trainer, list(stages), -1
-        if not self.stages:
-            return
-        self.base, self.resting, self.factors = trainer.settings, [], {}
-        for place, stage in enumerate(self.stages):
-            where = f"train.stages.{place}"
-            merged = {**self.base.model_dump(), **stage.settings}
-            load_settings(type(self.base), merged, f"{where}.settings.")
-            for path in stage.freeze:
-                _part_of(trainer.networks, path, f"{where}.freeze")
-            for name in stage.rates:
-                if name not in trainer.optimizers:
-                    known = ", ".join(trainer.optimizers)
-                    raise ValueError(f"{where}.rates: no optimizer {name!r} (known: {known})")
-        for name, optimizer in trainer.optimizers.items():
-            optimizer.register_step_pre_hook(functools.partial(self._scale, name))
-            optimizer.register_step_post_hook(functools.partial(self._unscale, name))
-
-    def enter(self, seen: int) -> None:
-        """Bring networks and settings into the stage of this place, if it is another one."""
-        ends, at = 0, len(self.stages) - 1
-        for place, stage in enumerate(self.stages):
-            ends += stage.images
-            if seen < ends:
-                at = place
-                break
-        if at == self.at:
-            return
-        self.at, stage = at, self.stages[at]
-        for part, parameters in self.resting:
-            part.train()
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-        self.resting, self.factors = [], stage.rates
-        for path in stage.freeze:
-            part = _part_of(self.trainer.networks, path, "freeze")
-            learning = [p for p in part.parameters() if p.requires_grad]
-            self.resting.append((part.eval(), learning))
-            for parameter in learning:
-                parameter.requires_grad_(False)
-                parameter.grad = None  # or its optimizer would move it once more
-        merged = {**self.base.model_dump(), **stage.settings}
-        self.trainer.settings = type(self.base).model_validate(merged)
-
-    def _scale(self, name, optimizer, _args, _kwargs) -> None:
-        self.rates = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] * self.factors.get(name, 1.0)
-
-    def _unscale(self, name, optimizer, _args, _kwargs) -> None:
-        for group, rate in zip(optimizer.param_groups, self.rates):
-            group["lr"] = rate
-
-
-def _part_of(networks: dict, path: str, where: str) -> nn.Module:
-    """ "discriminator", or "model.encoder": a part of a network; ValueError for none."""
-    name, _, inner = path.partition(".")
-    try:
-        return networks[name].get_submodule(inner)
-    except (KeyError, AttributeError):
-        known = ", ".join(networks)
-        raise ValueError(f"{where}: no part {path!r} of the networks {known}") from None
+def _step(trainer, batch: dict, plan: Schedule, seen: int, device) -> dict[str, float]:
+    """One step of the trainer at its place in the run; its losses."""
+    batch["images_seen"], batch["step"] = seen, seen // plan.batch
+    if plan.sides:
+        _resize(batch, *plan.sides)
+    bf16 = plan.precision == "bfloat16"
+    # no cache: the discriminator's step would go on with weights cast before its descent
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+        losses = trainer.step(batch)
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def _resize(batch: dict, taken: int, given: int) -> None:
@@ -293,17 +162,6 @@ def _resize(batch: dict, taken: int, given: int) -> None:
     for key, side in (("degraded", taken), ("truth", given)):
         if key in batch:
             batch[key] = resized(batch[key], side)
-
-
-def _check_finite(trainer, seen: int, state: Path) -> None:
-    """Raise NotFinite before weights that a last step spoiled replace the good state."""
-    for name, network in trainer.networks.items():
-        for key, tensor in network.state_dict().items():
-            if not torch.isfinite(tensor).all():
-                raise NotFinite(
-                    f"{name}: {key} is not finite at {seen} images; "
-                    f"the last good state is kept in {state}"
-                )
 
 
 def _move_average(average: nn.Module, model: nn.Module, batch: int, half_life: float) -> None:
@@ -316,50 +174,8 @@ def _move_average(average: nn.Module, model: nn.Module, batch: int, half_life: f
             mean.copy_(new)  # spectral norm's vectors, batch statistics
 
 
-def crossed(seen: int, batch: int, every: int) -> bool:
+def _crossed(seen: int, batch: int, every: int) -> bool:
     return every > 0 and seen // every > (seen - batch) // every
-
-
-def digest_of(values: dict) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def write_picture(path: Path, images: torch.Tensor) -> None:
-    with atomic_output(path) as part:
-        write_image(part, to_uint8(images)[0])
-
-
-def _tensorboard(folder: Path, seen: int):
-    """A TensorBoard writer that drops what it logged after `seen`, or None when not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder, purge_step=seen)
-
-
-class _History:
-    """history.csv: one row a step; rows after a resumed state are dropped and written again."""
-
-    def __init__(self, path: Path, seen: int, rank: int):
-        self.path, self.rank, self.rows = path, rank, []
-        if rank == 0 and path.is_file():
-            with open(path, newline="") as opened:
-                self.rows = [row for row in csv.DictReader(opened) if int(row["images"]) <= seen]
-        if seen == 0:
-            self.rows = []
-
-    def add(self, seen: int, values: dict) -> None:
-        self.rows.append({"images": seen, **{k: f"{v:.6g}" for k, v in values.items()}})
-
-    def flush(self) -> None:
-        if self.rank or not self.rows:
-            return
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_output(self.path) as part, open(part, "w", newline="") as opened:
-            writer = csv.DictWriter(opened, names, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
 
 
 @contextlib.contextmanager

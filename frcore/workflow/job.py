@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -34,6 +34,10 @@ class Files(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Path | list[Path]]
+
+    if TYPE_CHECKING:  # a path or a list of them, as the rule has it
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Job(Strict):

@@ -112,7 +112,7 @@ class Plan(Graph):
         config, entry = self.config, self.config.models[model]
         helpers, degraders = config.helpers_of(model), config.degraders_of(model)
         start = self._init(model)
-        datasets = (*entry.train.datasets, *entry.train.low_quality)
+        datasets = (*entry.training.datasets, *entry.training.low_quality)
         given = self.given([*helpers.values(), *degraders])
         if start and not self._is_made(start):
             given["start"] = file_digest(start)
@@ -122,7 +122,7 @@ class Plan(Graph):
             start=start,
             frames={name: self.frame(name) for name in datasets},
             people={name: config.datasets[name].split.like or name for name in datasets},
-            recipes={name: config.degradations[name] for name in entry.train.degradations},
+            recipes={name: config.degradations[name] for name in entry.training.degradations},
             helpers={role: self.weights_path(name) for role, name in helpers.items()},
             degraders={name: self.weights_path(name) for name in degraders},
             assets={name: self.asset_path(name) for name in self.training_assets(model)},
@@ -311,12 +311,12 @@ class Plan(Graph):
         """Weights of a degradation model, faces -> scores.csv, pairs.png, degradation.png."""
         config, entry = self.config, self.config.models[degrader]
         named = {name: config.degradations[name] for name in config.run.degradations}
-        size = config.datasets[entry.train.datasets[0]].size
+        size = config.datasets[entry.training.datasets[0]].size
         return jobs.AssessDegradation(
             name=degrader,
             entry=entry,
-            frames={name: self.frame(name) for name in entry.train.datasets},
-            trained_on={name: config.degradations[name] for name in entry.train.degradations},
+            frames={name: self.frame(name) for name in entry.training.datasets},
+            trained_on={name: config.degradations[name] for name in entry.training.degradations},
             recipes={name: recipe for name, recipe in named.items() if recipe.size == size},
             seed=config.seed,
             results=config.results,
