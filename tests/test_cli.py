@@ -43,7 +43,7 @@ def error_of(capsys, *arguments) -> str:
 
 
 def test_help_imports_no_torch():
-    code = "import sys, frcore.cli as c; c.make_parser(); sys.exit('torch' in sys.modules)"
+    code = "import sys, frcore.cli.main as c; c.make_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -100,13 +100,12 @@ def test_list_counts_parameters(capsys):
 def test_check_reads_the_settings_of_the_methods(capsys, tmp_path):
     assert main.main(["check"]) == 0
     text = (ROOT / "config.yaml").read_text(encoding="utf-8")
-    assert "method: bicubic" in text
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(text.replace("method: bicubic", "method: bicubic\n    settings: {sharp: 1}"))
+    wrong.write_text(text + "models: {bicubic: {settings: {sharp: 1}}}\n")
     assert "models.bicubic.settings.sharp: unknown key" in error_of(capsys, "check", wrong)
     wrong.write_text("a: [")
     assert "wrong.yaml" in error_of(capsys, "check", wrong)
-    assert "no configuration" in error_of(capsys, "check", tmp_path / "none.yaml")
+    assert "No such file" in error_of(capsys, "check", tmp_path / "none.yaml")
 
 
 # ---- align, degrade, restore, evaluate

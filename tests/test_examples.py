@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import whole_config
 from PIL import Image
 from torch import nn
 
-from frcore.config import ConfigError, Model, load_config, read_yaml
+from frcore.config import ConfigError, Model, load_config
 from frcore.degrade.recipes import Recipe
 from frcore.faces.batch import Faces
 from frcore.frozen import guide
@@ -26,6 +27,7 @@ from frcore.registry import METHODS, add_methods_folder, load_method, settings_f
 from frcore.restore.aligned import restore_faces, restore_folder
 from frcore.restore.models import RestoreError, assemble, load_entry, load_model
 from frcore.train import data, loop
+from frcore.train import entry as training
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "examples" / "methods"
@@ -89,7 +91,7 @@ def run(out: Path, entry: Model, faces, lines=None, **more) -> Path:
     good, bad = faces, []
     if entry.train.low_quality:
         good, bad = data.disjoint(faces, faces, 0)
-    entry.train_model(
+    training.train_model(
         name="mine",
         entry=entry,
         samples={"good": good},
@@ -170,7 +172,7 @@ def test_a_name_that_is_taken_is_refused(tmp_path):
 
 
 def test_folders_come_from_the_configuration(tmp_path):
-    base = read_yaml(HERE.parent / "config.yaml")
+    base = whole_config()
     mine = {"models": {**base["models"], "mine": {"method": "one_konv"}}}
     with pytest.raises(ConfigError, match="did you mean 'one_conv'"):
         load_config({**base, **mine, "methods": [str(FOLDER)]})
@@ -443,7 +445,7 @@ import torch
 from torch import nn
 
 from frcore.config import Strict
-from frcore.losses import supervised
+from frcore.nets.losses import supervised
 
 METHOD = {
     "title": "Parts",
@@ -523,7 +525,7 @@ def test_an_average_that_is_still_its_start_is_refused():
     seen = 0
     while seen < 64:  # what the loop does, by its own arithmetic
         seen += 8
-        loop.average(average, model, 8, min(10_000, 0.5 * seen))
+        loop._move_average(average, model, 8, min(10_000, 0.5 * seen))
     share = entry_of("one_conv", images=64, batch=8, ema_images=10_000, ema_ramp=0.5)
     left = 1 - (average.weight - start.weight).item()
     assert share.train.start_share() == pytest.approx(left, abs=1e-5)

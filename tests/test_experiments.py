@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, whole_config
 from snakemake.utils import update_config
 
 from frcore.config import CATALOGUE, ConfigError, load_config, load_protocol, load_settings
@@ -20,7 +20,7 @@ DEFAULT = ROOT / "config.yaml"
 
 def merged(path: Path) -> dict:
     """The file merged into config.yaml as Snakemake does it: mappings deep, lists replaced."""
-    data = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+    data = whole_config()
     update_config(data, yaml.safe_load(path.read_text(encoding="utf-8")))
     return data
 

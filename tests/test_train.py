@@ -320,12 +320,12 @@ def test_average_has_the_half_life_it_says():
             module.weight.fill_(value)
             module.bias.fill_(value)
     for _ in range(5):  # 5 x 20 images = one half-life of 100 images
-        loop.average(average, model, 20, 100)
+        loop._move_average(average, model, 20, 100)
     assert average.weight.item() == pytest.approx(0.5, abs=1e-6)
     for _ in range(10):  # two more, in other batches
-        loop.average(average, model, 20, 100)
+        loop._move_average(average, model, 20, 100)
     assert average.bias.item() == pytest.approx(0.875, abs=1e-6)
-    loop.average(average, model, 20, 0)  # no average
+    loop._move_average(average, model, 20, 0)  # no average
     assert average.weight.item() == 1.0
 
 

@@ -14,6 +14,7 @@ import torch
 from frcore.config import Model
 from frcore.degrade.recipes import Recipe
 from frcore.registry import METHODS, load_method
+from frcore.train import entry as training
 from frcore.train.data import Sample, TrainingFaces
 
 RECIPE = Recipe.model_validate(
@@ -96,7 +97,7 @@ def run(work: Path, name: str, entry: Model, lines: list | None = None, **more) 
     torch.set_num_threads(1)
     roles = METHODS[entry.method].roles
     twins = {"twins": work / "twins" / "weights.safetensors"}
-    entry.train_model(
+    training.train_model(
         name="entry",
         entry=entry,
         samples={"random": samples_of(work, METHODS[entry.method].needs_labels)},

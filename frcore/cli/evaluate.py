@@ -32,11 +32,12 @@ def evaluate(args) -> int:
     single = [metric for metric in protocol.metrics if METRICS[metric].kind == "image"]
     of_set = [metric for metric in protocol.metrics if METRICS[metric].kind == "set"]
 
-    rows, features = [], ([], [])
+    rows: list[dict] = []
+    features: tuple[list, list] = ([], [])
     groups = _groups(pairs, 64)
     for ids in progress(groups, "evaluate"):
         both = [_read_pairs(pairs, ids, which, protocol.crop) for which in (0, 1)]
-        rows += score.score_images(*both, ids, single, nets, **frame)
+        rows += score.score_images(both[0], both[1], ids, single, nets, **frame)
         for kept, images in zip(features, both):
             kept.append(score.set_features(images, of_set, nets, **frame))
     order = [name for ids in groups for name in ids]

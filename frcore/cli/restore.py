@@ -58,15 +58,15 @@ def sample(args) -> int:
     loaded = load_model(args.model, device_of(args), config, results=config.results)
     if not METHODS[loaded.card["method"]].generative:
         raise ValueError(f"{loaded.name} restores faces and makes none: use frcore restore")
-    generator, sheet = torch_generator(args.seed, "sample"), []
+    generator, made = torch_generator(args.seed, "sample"), []
     with atomic_output(args.output, folder=True) as part:
         for start in progress(range(0, args.number, 50), "sample"):
             n = min(50, args.number - start)
             images = loaded.module.sample(loaded.model, n, generator, args.truncation).cpu()
             for place, pixels in enumerate(to_uint8(images), start):
                 write_image(part / f"{place:06d}.png", pixels)
-            sheet.append(images[: max(0, 100 - start)])
-    sheet = torch.cat(sheet)
+            made.append(images[: max(0, 100 - start)])
+    sheet = torch.cat(made)
     across = min(10, len(sheet))
     whole = sheet[: len(sheet) // across * across]
     write_image(args.output.with_name(f"{args.output.name}.png"), to_uint8(grid(whole, across))[0])

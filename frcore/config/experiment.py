@@ -109,7 +109,8 @@ class Config(Strict):
     def _wrong_pairs(self) -> Iterator[str]:
         """Mistakes around degradations that begin with generated pairs."""
         for name, recipe in self.degradations.items():
-            model, where = self.models.get(recipe.learned), f"degradations.{name}.steps.0.model"
+            where = f"degradations.{name}.steps.0.model"
+            model = self.models.get(recipe.learned or "")
             if model and METHODS[model.method].role != "degrader":
                 yield f"{where}: {recipe.learned} is no degradation model"
             elif model and model.settings.get("size", recipe.size) != recipe.size:
@@ -117,15 +118,16 @@ class Config(Strict):
                     f"{where}: {recipe.learned} makes faces of {model.settings['size']} px, the "
                     f"recipe is for {recipe.size} px"
                 )
+        tested: list[tuple[str, Iterable[str | None]]]
         tested = [("run.degradations", self.run.degradations)]
         tested += [(f"figures.{n}.degradations", f.degradations) for n, f in self.figures.items()]
         tested += [(f"datasets.{n}.low_quality", [d.low_quality]) for n, d in self.datasets.items()]
         for where, names in tested:
-            for name in names:
-                if name in self.degradations and self.degradations[name].learned:
+            for tried in names:
+                if tried and tried in self.degradations and self.degradations[tried].learned:
                     yield (
-                        f"{where}: {name} makes true faces of its own (step learned), no test set; "
-                        "train with it"
+                        f"{where}: {tried} makes true faces of its own (step learned), no test "
+                        "set; train with it"
                     )
         for name, model in self.models.items():
             row, why = METHODS[model.method], None
@@ -133,18 +135,18 @@ class Config(Strict):
                 why = "a degradation is learnt from photographs"
             elif row.needs_labels and not model.settings.get("parser"):
                 why = "generated faces have no parsing maps but those of settings.parser"
-            for recipe in self._learned(model) if why else ():
-                yield f"models.{name}.train.degradations: {recipe} is learned: {why}"
+            for learned in self._learned(model) if why else ():
+                yield f"models.{name}.train.degradations: {learned} is learned: {why}"
 
     def _wrong_datasets(self) -> Iterator[str]:
         """Mistakes around datasets that follow another one or have no truth."""
         for name, dataset in self.datasets.items():
-            other = self.datasets.get(dataset.split.like)
+            other = self.datasets.get(dataset.split.like or "")
             if other and other.split != dataset.split.model_copy(update={"like": None}):
                 yield f"datasets.{name}.split: expected the shares of {dataset.split.like}"
         bad = {name: d for name, d in self.datasets.items() if d.low_quality in self.degradations}
         for name, dataset in bad.items():
-            other = self.datasets.get(dataset.reference)
+            other = self.datasets.get(dataset.reference or "")
             if other and (other.low_quality or other.size != dataset.size):
                 yield (
                     f"datasets.{name}.reference: expected good faces of {dataset.size} px, "
@@ -155,17 +157,19 @@ class Config(Strict):
             if own and set(figure.degradations) != {own}:
                 yield f"figures.{name}.degradations: {figure.dataset} is seen under {own} alone"
         for name, model in self.models.items():
-            for dataset in (d for d in (model.train.datasets if model.train else ()) if d in bad):
-                own = bad[dataset].low_quality
+            train = model.train
+            for learnt in (d for d in (train.datasets if train else ()) if d in bad):
+                own = bad[learnt].low_quality or ""
                 if METHODS[model.method].data != "unpaired":
-                    yield f"models.{name}.train.datasets: {dataset} has no true faces (low_quality)"
-                elif self.degradations[own].steps and set(model.train.degradations) != {own}:
-                    yield f"models.{name}.train.degradations: {dataset} is seen under {own} alone"
+                    yield f"models.{name}.train.datasets: {learnt} has no true faces (low_quality)"
+                elif self.degradations[own].steps and set(model.training.degradations) != {own}:
+                    yield f"models.{name}.train.degradations: {learnt} is seen under {own} alone"
 
     def test_sets(self) -> list[tuple[str, str]]:
         """(dataset, degradation) of the run; faces of low quality under their own one alone."""
         run, own = self.run, {name: d.low_quality for name, d in self.datasets.items()}
-        return [(d, g) for d in run.datasets for g in ([own[d]] if own[d] else run.degradations)]
+        tests = {name: (one,) if one else run.degradations for name, one in own.items()}
+        return [(dataset, name) for dataset in run.datasets for name in tests[dataset]]
 
     def first_shown(self) -> dict[str, str]:
         """{degradation of the run: the first of its datasets under it}."""
@@ -187,7 +191,7 @@ class Config(Strict):
     def degraders_of(self, model: str) -> list[str]:
         """Degradation models whose pairs `model` trains on."""
         recipes = self._learned(self.models[model])
-        return list(dict.fromkeys(self.degradations[name].learned for name in recipes))
+        return list(dict.fromkeys(str(self.degradations[name].learned) for name in recipes))
 
     def used_models(self) -> list[str]:
         """Entries that the run needs: selected ones first, then those of its figures, the helpers
@@ -210,7 +214,8 @@ class Config(Strict):
     def used_datasets(self) -> set[str]:
         """Data sets that the run restores, shows, compares with or trains on."""
         used = {*self.run.datasets, *(self.figures[name].dataset for name in self.run.figures)}
-        used |= {self.datasets[name].reference for name in self.run.datasets} - {None}
+        references = [self.datasets[name].reference for name in self.run.datasets]
+        used |= {name for name in references if name}
         trained = [self.models[name].train for name in self.used_models()]
         return used | {
             dataset

@@ -35,8 +35,9 @@ def load_config(source: str | Path | Mapping) -> Config:
     `source` is a file, which stands over the catalogue, or a mapping that is whole already.
     Raises ConfigError with one line per mistake; an unknown key names its nearest known neighbour.
     """
-    whole = isinstance(source, Mapping)
-    return parse(Config, dict(source) if whole else with_catalogue(read_yaml(source)))
+    if isinstance(source, Mapping):
+        return parse(Config, dict(source))
+    return parse(Config, with_catalogue(read_yaml(source)))
 
 
 def load_experiment(path: str | Path, base: str | Path = "config.yaml") -> Config:
@@ -107,7 +108,7 @@ def parse(model_class, data, prefix=""):
             text = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
                 known = _keys_at(model_class, item["loc"][:-1])
-                text = f"unknown key {nearest(item['loc'][-1], known)}"
+                text = f"unknown key {nearest(str(item['loc'][-1]), known)}"
             elif item["type"] == "missing":
                 text = "is missing"
             else:

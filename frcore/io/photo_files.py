@@ -46,7 +46,8 @@ class Opened:
 
 def open_photo(path: str | Path) -> Opened:
     """Read a photograph for restoration. Raises BadImage with a short reason."""
-    path, notes = Path(path), []
+    notes: list[str] = []
+    path = Path(path)
     image = read_photo(path)
     with Image.open(path) as opened:
         exif = _exif_of(opened, notes)  # before load: a TIFF is closed by it

@@ -239,8 +239,10 @@ def _file_of(module: str, beside: Path | None = None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _fields(path: Path, name: str) -> dict[str, ast.expr | None]:
+def _fields(path: Path | None, name: str) -> dict[str, ast.expr | None]:
     """{field: default} of a pydantic class, those of its bases first."""
+    if path is None:
+        raise ValueError(f"no file with a class {name}")
     tree = _parse(path)
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
@@ -255,7 +257,7 @@ def _fields(path: Path, name: str) -> dict[str, ast.expr | None]:
         if isinstance(base, ast.Name) and base.id not in ("Strict", "BaseModel"):
             found |= _fields(path, base.id)
     for item in node.body:
-        if isinstance(item, ast.AnnAssign):
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             found[item.target.id] = item.value
     return found
 

@@ -137,7 +137,7 @@ def _read(path: Path, file: str) -> None:
             continue
         for decorator in node.decorator_list:
             kind = _kind(decorator)
-            if kind:
+            if kind and isinstance(decorator, ast.Call):
                 where = f"{path}:{decorator.lineno}"
                 name, values = _literal(decorator, where)
                 _enter(kind, name, values, f"{file}:{node.name}", where)
@@ -190,7 +190,7 @@ def _enter(kind: str, name: str, values: dict, place: str, where: str) -> None:
         words = dict(zip(each, chosen))
         said = {f"{k}_word": each[k][v] for k, v in words.items() if isinstance(each[k], dict)}
         texts = {key: values[key].format(**words, **said) for key in ("title", "what")}
-        row = MetricRow(
+        metric = MetricRow(
             title=texts["title"],
             kind="set" if kind == "set_metric" else "image",
             higher_is_better=values["higher_is_better"],
@@ -205,7 +205,7 @@ def _enter(kind: str, name: str, values: dict, place: str, where: str) -> None:
             place=place,
             arguments={**(values.get("arguments") or {}), **words},
         )
-        _put(METRICS, name.format(**words), row, where)
+        _put(METRICS, name.format(**words), metric, where)
 
 
 def _put(table: dict, name: str, row, where: str) -> None:

@@ -277,8 +277,7 @@ def _datasets_html(config: Config, faces: Mapping, rejected: Mapping) -> str:
             table = pd.read_csv(faces[name], dtype=str, keep_default_na=False)
             splits = Counter(table["split"])
             people = len(set(table["person"]) - {""})
-            counts = [len(table), people or "unknown"]
-            counts = [f"{n:,}" if isinstance(n, int) else n for n in counts]
+            counts = [f"{len(table):,}", f"{people:,}" if people else "unknown"]
             counts += [f"{splits[split]:,}" for split in ("train", "val", "test")]
         left = f"{len(rejected[name]):,}" if name in rejected else "–"
         what = f"{entry.source}, {entry.size} px" + ", aligned before" * entry.aligned
@@ -300,8 +299,8 @@ def _datasets_html(config: Config, faces: Mapping, rejected: Mapping) -> str:
     text = _grid(head, rows, "data")
     reasons = []
     for name, table in rejected.items():
-        counts = sorted(Counter(table["reason"]).items(), key=lambda item: (-item[1], item[0]))
-        reasons += [(_esc(name), _esc(reason), f"{count:,}") for reason, count in counts]
+        often = sorted(Counter(table["reason"]).items(), key=lambda item: (-item[1], item[0]))
+        reasons += [(_esc(name), _esc(reason), f"{count:,}") for reason, count in often]
     if reasons:
         text += "<h3>Why photographs were quarantined</h3>"
         text += _grid(["Dataset", "Reason", "Photographs"], reasons, "text last")
@@ -372,9 +371,9 @@ def _models_html(config: Config, titles: Mapping[str, str], cards: Mapping) -> s
                 "<br>".join(_esc(fact) for fact in facts if fact) or "–",
             )
         )
-        known = {k: v for k, v in (card or entry.settings).items() if v not in (None, "", [], {})}
-        what = " and the weights' card" if card else " and settings" if known else ""
-        listed = "".join(f"<dt>{_esc(k)}</dt><dd>{_setting(v)}</dd>" for k, v in known.items())
+        listing = {k: v for k, v in (card or entry.settings).items() if v not in (None, "", [], {})}
+        what = " and the weights' card" if card else " and settings" if listing else ""
+        listed = "".join(f"<dt>{_esc(k)}</dt><dd>{_setting(v)}</dd>" for k, v in listing.items())
         details += (
             f"<details><summary>{_esc(title)}: paper{what}</summary>"
             f'<p>{_esc(row.paper)}</p><dl class="pairs">{listed}</dl></details>'
@@ -423,7 +422,8 @@ def _rest(count: int) -> str:
 
 def _markdown_html(path: Path) -> str:
     """A Markdown file of paragraphs and pipe tables; anything else stays text."""
-    text, head, rows = "", None, []
+    text, head = "", None
+    rows: list[list[str]] = []
     for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:
         line = line.strip()
         if line.startswith("|"):

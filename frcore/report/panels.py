@@ -84,8 +84,8 @@ def _draw_panel(ids, columns, out_png, caption) -> list[tuple[str, str]]:
                 continue
             how = Image.Resampling.NEAREST if max(image.size) <= tile else Image.Resampling.LANCZOS
             ratio = tile / max(image.size)
-            size = tuple(max(1, round(length * ratio)) for length in image.size)
-            sheet.paste(image.resize(size, how), (x, y))
+            width, height = (max(1, round(length * ratio)) for length in image.size)
+            sheet.paste(image.resize((width, height), how), (x, y))
     for row, lines in enumerate(names):
         middle = head + row * (tile + GAP) + tile / 2 - 7 * len(lines)
         for line, text in enumerate(lines):

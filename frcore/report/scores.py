@@ -57,8 +57,8 @@ def join_scores(
     for model, dataset, degradation, *paths in cells:
         groups.setdefault((dataset, degradation), {})[model] = paths
     rows = []
-    for (dataset, degradation), paths in groups.items():
-        measured = _group_scores(paths, protocol, seed, dataset, degradation)
+    for (dataset, degradation), files in groups.items():
+        measured = _group_scores(files, protocol, seed, dataset, degradation)
         for (model, metric), found in measured.items():
             about = models[model]
             source = about.get("source", "measured")

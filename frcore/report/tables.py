@@ -122,10 +122,11 @@ def _measured_table(built, heading, group, titles, metrics, digits) -> Table:
 
 def _published_table(built, name, group) -> Table:
     sets = list(dict.fromkeys(zip(group["dataset"], group["degradation"])))
-    places = dict.fromkeys(zip(group["dataset"], group["degradation"], group["metric"]))
-    places = sorted(places, key=lambda place: sets.index(place[:2]))
+    found = dict.fromkeys(zip(group["dataset"], group["degradation"], group["metric"]))
+    places = sorted(found, key=lambda place: sets.index(place[:2]))
     remarks = group["note"].str.partition(": ")[2].str.split("; ")
-    columns, groups, cells = [], [], {}
+    groups: list[tuple[str, int]] = []
+    columns, cells = [], {}
     for place in places:
         dataset, degradation, metric = place
         span = " · ".join(part for part in (dataset, degradation) if part)

@@ -30,8 +30,9 @@ def panel_of_strengths(job: PanelOfStrengths) -> None:
     true = true_files(job.input.truth)
     with linked_folder(true) as truth:
         models = [(job.titles[m], folders(results / "restored" / m)) for m in shown.models]
-        last = [("Truth", truth)] if true else []
-        columns = [("Degraded", folders(results / "degraded")), *models, *last]
+        columns: list[tuple[str, Path | dict[str, Path]]]
+        columns = [("Degraded", folders(results / "degraded")), *models]
+        columns += [("Truth", truth)] if true else []
         panels.panel_of_strengths(ids, shown.degradations, columns, job.output.picture)
 
 

@@ -16,12 +16,12 @@ def train_model(job: TrainModel) -> None:
 
     Faces of the training split alone are seen.
     """
-    settings, labels = job.entry.train, METHODS[job.entry.method].needs_labels
+    settings, labels = job.entry.training, METHODS[job.entry.method].needs_labels
     samples = {name: training_faces(job, name, labels) for name in settings.datasets}
     low_quality = {name: training_faces(job, name, False) for name in settings.low_quality}
     if low_quality:
         parts = [[s for part in p.values() for s in part] for p in (samples, low_quality)]
-        good, bad = disjoint(*parts, job.entry.seed)
+        good, bad = disjoint(parts[0], parts[1], job.entry.seed)
         samples, low_quality = {"good": good}, {"bad": bad}
     frame = job.frames[settings.datasets[0]]
     entry.train_model(

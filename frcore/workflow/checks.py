@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from frcore.config import (
@@ -25,7 +25,7 @@ from frcore.workflow.processes import queued_jobs
 
 def _weights_mistakes(name: str, entry: Model, root: Path) -> list[str]:
     """What is wrong with the finished weights of an entry, and where it differs from their card."""
-    path = Path(project_file(entry.weights, root))
+    path = Path(project_file(entry.weights or "", root))
     if not path.is_file():
         return [f"models.{name}.weights: no file {entry.weights}"]
     card = cards.card_of(path)
@@ -122,9 +122,9 @@ def _check_paths(config: Config, root: Path) -> None:
             mistakes.append(f"models.{name}.init: no file {entry.init}")
     for name in sorted(config.used_datasets()):
         dataset = config.datasets[name]
-        for key, path in (("path", dataset.path), ("labels.path", dataset.labels.path)):
-            if path and not Path(path).is_dir():
-                mistakes.append(f"datasets.{name}.{key}: no folder {path}")
+        for key, place in (("path", dataset.path), ("labels.path", dataset.labels.path)):
+            if place and not Path(place).is_dir():
+                mistakes.append(f"datasets.{name}.{key}: no folder {place}")
         try:
             people.finder(dataset)
         except (ValueError, OSError) as error:
@@ -133,7 +133,7 @@ def _check_paths(config: Config, root: Path) -> None:
         raise ConfigError(mistakes)
 
 
-def stop_before_any_job(plan: Plan, needed: Iterable[str]) -> None:
+def stop_before_any_job(plan: Plan, needed: Sequence[str]) -> None:
     """SystemExit with one line when a file cannot be had or an earlier run's jobs are queued."""
     queued = queued_jobs(Path.cwd())
     if queued:

@@ -85,7 +85,9 @@ class _Source:
                 continue
             for name in _targets(node):
                 nodes.setdefault(name, []).append(node)
-        self.bodies, self.uses, self.imports = {}, {}, {}
+        self.bodies: dict[str, str] = {}
+        self.uses: dict[str, set[str]] = {}
+        self.imports: dict[str, list[tuple[str, str]]] = {}
         for name, parts in nodes.items():
             self.bodies[name] = " ".join(ast.dump(_without_docstrings(part)) for part in parts)
             self.uses[name], self.imports[name] = set(), []
@@ -98,7 +100,7 @@ class _Source:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Import | ast.ImportFrom):
                 _bind(inner, names, modules, self.folder)
-        dotted = {}
+        dotted: dict[int, str] = {}
         for inner in ast.walk(node):
             if isinstance(inner, ast.Attribute):
                 path = _dotted(inner)
@@ -196,11 +198,12 @@ def _bind(node, names, modules, folder) -> None:
 
 def _dotted(node: ast.Attribute) -> str:
     """`a.b.c` of nested attributes of a name; "" for attributes of anything else."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+    parts, root = [], _root(node)
+    inner: ast.AST = node
+    while isinstance(inner, ast.Attribute):
+        parts.append(inner.attr)
+        inner = inner.value
+    return ".".join([root.id, *reversed(parts)]) if isinstance(root, ast.Name) else ""
 
 
 def _root(node: ast.AST) -> ast.AST:
@@ -253,5 +256,5 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                node.body = body[1:] or [ast.Pass()]
+                vars(node)["body"] = body[1:] or [ast.Pass()]
     return tree

@@ -58,7 +58,7 @@ class Graph:
     # ----- selections
     def trained_datasets(self, model: str) -> tuple[str, ...]:
         """Datasets that `model` trains on, those of low quality last."""
-        train = self.config.models[model].train
+        train = self.config.models[model].training
         return tuple(dict.fromkeys((*train.datasets, *train.low_quality)))
 
     def runs(self) -> list[tuple[str, str, str]]:

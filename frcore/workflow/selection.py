@@ -18,18 +18,18 @@ def selection(config: Config) -> Config:
     while size != len(models) + len(datasets) + len(degradations):
         size = len(models) + len(datasets) + len(degradations)
         for name in [*models]:
-            entry = config.models[name]
-            roles = METHODS[entry.method].roles
-            models |= {entry.settings.get(role) for role in roles}
-            if entry.train:
-                datasets |= {*entry.train.datasets, *entry.train.low_quality}
-                degradations |= set(entry.train.degradations)
+            model = config.models[name]
+            named = (model.settings.get(role) for role in METHODS[model.method].roles)
+            models |= {helper for helper in named if helper}
+            if model.train:
+                datasets |= {*model.train.datasets, *model.train.low_quality}
+                degradations |= set(model.train.degradations)
         for entry in [config.datasets[name] for name in datasets]:
-            datasets |= {entry.split.like, entry.reference}
-            degradations.add(entry.low_quality)
-            models.add(entry.labels.model)
-        models |= {config.degradations[name].learned for name in degradations - {None}}
-        models, datasets, degradations = (x - {None} for x in (models, datasets, degradations))
+            datasets |= {d for d in (entry.split.like, entry.reference) if d}
+            degradations |= {g for g in (entry.low_quality,) if g}
+            models |= {m for m in (entry.labels.model,) if m}
+        learned = (config.degradations[name].learned for name in degradations)
+        models |= {name for name in learned if name}
 
     def chosen(entries, names):
         return {name: entry for name, entry in entries.items() if name in names}
