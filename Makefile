@@ -1,5 +1,6 @@
 # make run    the default configuration, from a bare machine to results/report.html
 # make test   lint, format and tests, the same as continuous integration
+# make docs   the documentation's site, in site/
 # make bench  the performance table
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -7,7 +8,7 @@ CORES ?= $(shell nproc)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test bench lint clean
+.PHONY: run test docs bench lint clean
 
 run: $(READY)
 	@$(BIN)/python workflow_scripts/after_kill.py --folder .
@@ -21,6 +22,11 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/snakefmt --check Snakefile rules
+	@$(BIN)/mypy
+
+docs: $(READY)
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks

@@ -64,7 +64,7 @@ def overlay(tmp_path, **content):
 # ---- adding and rewording plans nothing
 
 
-NEW_STEP = "class New(_Step):\n    kind: Literal['new']\n\n\n"
+NEW_STEP = "\n\nclass New(BaseStep):\n    kind: Literal['new']\n"
 UNUSED_METRIC = """
 
 @metric("unused", title="Unused", higher_is_better=True, needs_truth=False, what="nothing")
@@ -76,14 +76,14 @@ def unused(restored):
 ADDITIONS = [
     ("frcore/methods/unused.py", "", (EXAMPLES / "methods" / "one_conv.py").read_text()),
     ("frcore/metrics/fidelity.py", "", UNUSED_METRIC),
-    ("frcore/config.py", "    minutes: int", "    new_field: int = 3\n    minutes: int"),
-    ("frcore/config.py", "    aligned: bool", "    new_field: int = 3\n    aligned: bool"),
-    ("frcore/recipes.py", "class Recipe(", f"{NEW_STEP}class Recipe("),
+    ("frcore/config/schema.py", "    minutes: int", "    new_field: int = 3\n    minutes: int"),
+    ("frcore/config/schema.py", "    aligned: bool", "    new_field: int = 3\n    aligned: bool"),
+    ("frcore/degrade/steps.py", "", NEW_STEP),
     ("frcore/faces/kinds/unused.py", "", "ASSETS = ()\n"),
-    ("frcore/degrade.py", "", "\n\ndef unused():\n    return 1\n"),
+    ("frcore/degrade/apply.py", "", "\n\ndef unused():\n    return 1\n"),
     ("frcore/methods/rdfr.py", '"title": "RDFR"', '"title": "Another"'),
-    ("config.yaml", "title: PSFR-GAN (64 px, small)", "title: Another"),
-    ("frcore/restore.py", "\ndef try_faces(", "\n# a thought\ndef try_faces("),
+    ("frcore/catalogue/models.yaml", "title: PSFR-GAN (64 px, small)", "title: Another"),
+    ("frcore/restore/aligned.py", "\ndef try_faces(", "\n# a thought\ndef try_faces("),
 ]
 
 
@@ -95,7 +95,7 @@ def test_adding_and_rewording_plans_nothing(toy, snakemake, changed):
 
 
 def test_a_reworded_protocol_touches_the_page_that_prints_it(toy, snakemake, changed):
-    changed("protocols/toy.yaml", "title: A few metrics", "title: Some metrics")
+    changed("frcore/catalogue/protocols/toy.yaml", "title: A few metrics", "title: Some metrics")
     assert planned(snakemake, toy) == {"report_page": 1}
 
 
@@ -131,7 +131,9 @@ def test_a_copy_of_the_project_elsewhere_plans_nothing(toy, snakemake, tmp_path)
 
 
 def test_one_more_metric_is_measured_alone(toy, snakemake, changed):
-    changed("protocols/toy.yaml", "metrics: [psnr_rgb,", "metrics: [psnr_y, psnr_rgb,")
+    changed(
+        "frcore/catalogue/protocols/toy.yaml", "metrics: [psnr_rgb,", "metrics: [psnr_y, psnr_rgb,"
+    )
     assert planned(snakemake, toy) == {**TABLES, "score_faces": 2}
 
 
@@ -150,7 +152,7 @@ def test_changed_code_of_one_metric_scores_again(toy, snakemake, changed):
 
 def test_changed_code_of_a_step_degrades_again(toy, snakemake, changed):
     more = "    def more(self):\n        return 1\n\n"
-    changed("frcore/recipes.py", "class Noise(_Step):", f"class Noise(_Step):\n{more}")
+    changed("frcore/degrade/steps.py", "class Noise(BaseStep):", f"class Noise(BaseStep):\n{more}")
     found = planned(snakemake, toy)  # trained on psfr_64, measured on x4_64, which has no noise
     assert found["train_model"] == 2 and "degrade_faces" not in found and "align_faces" not in found
 
@@ -309,7 +311,7 @@ def test_a_method_a_net_and_a_metric_are_a_file_and_a_line_each(toy, snakemake, 
         },
         "run": {"models": ["bicubic", "toy_psfrgan", "median", "one_conv"]},
     }
-    protocol = folder / "protocols" / "toy.yaml"
+    protocol = folder / "frcore/catalogue/protocols/toy.yaml"
     protocol.write_text(protocol.read_text().replace("[psnr_rgb,", "[sharpness, psnr_rgb,"))
     over = overlay(tmp_path, **content)
     found = planned(snakemake, folder, over)

@@ -41,7 +41,7 @@ _APPLY: dict[str, Callable] = {}  # kind of step -> its apply function
 
 
 def applies(step: type) -> Callable:
-    """Decorator: the function carries out `step`, a class of frcore/recipes.py.
+    """Decorator: the function carries out `step`, a class of frcore/degrade/steps.py.
 
     It is called `apply_KIND` (`Recipe.code` relies on it) and called with (state, step, chosen,
     drawn, seeds): the faces so far; the recipe's step; indices of the faces that it happens to; for

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frcore.io.images import atomic_output
 
-# of the tables that tell what a trained network can do (frcore/prior.py, frcore/learned.py)
+# of the tables that tell what a trained network can do (frcore/assess)
 ASSESSMENT = ("model", "what", "dataset", "metric", "value", "n", "ci_low", "ci_high", "note")
 
 

@@ -3,7 +3,7 @@
 Paper: Cheikh Sidiya, Xu, Xu, Li, "Degradation Learning and Skip-Transformer for Blind Face
 Restoration", Frontiers in Signal Processing 3:1106465, 2023, section 3.3 (figures 3-6, Eq. 5-8).
 No code was published and its list of layers is not to be had. The other half of the paper, learned
-degradation, is frcore/helpers/degradation.py and the recipes' step `learned`.
+degradation, is dl_st_degradation.py and the recipes' step `learned`.
 
 Where the paper is taken otherwise than printed, or leaves something open:
 - Eq. 7 divides by sqrt(d) behind the softmax, which only rescales the result: here inside, and d is

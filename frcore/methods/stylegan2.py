@@ -2,7 +2,7 @@
 
 Network and paper: frcore/nets/stylegan2.py. Training follows the paper's configuration F (section
 2-3, appendix B): logistic loss, R1 and path length regularised lazily, style mixing, an averaged
-generator; with adaptive augmentation (frcore/augment.py) when the set is small.
+generator; with adaptive augmentation (frcore/nets/augment.py) when the set is small.
 
 N batch, C channels, R side, L rows of W+, D length of w. Images of the network are in [-1, 1].
 """

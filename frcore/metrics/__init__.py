@@ -1,7 +1,7 @@
 """Metrics: each is one function with its row above it. No torch here.
 
 The row is a decorator with literal arguments, read without importing the file
-(frcore/registry_metrics.py): the command line's choices, tables and the workflow's graph know it by
+(frcore/registry/metrics.py): the command line's choices, tables and the workflow's graph know it by
 that. A function gets what the names of its parameters ask for.
 
     @metric("psnr_rgb", title="PSNR (RGB)", higher_is_better=True, unit="dB", what="...")
