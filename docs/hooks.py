@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code: configuration, catalogue, methods, metrics, CLI."""
+"""Pages of the site that are made from the code: configuration, methods, metrics and the like."""
 
 import argparse
 import ast
@@ -119,7 +119,10 @@ def configuration() -> str:
     """Every key of a configuration."""
     text = """# Configuration
 
-A configuration is a YAML file: `config.yaml`, another one given to Snakemake with `--configfile`, or to `frcore` with `--config`. Entries of the [catalogue](catalogue.md) need not be repeated; an entry of a name that is there already replaces the keys it writes. An unknown key is a mistake and names its nearest known neighbour; `frcore check FILE` tells all of them.
+A configuration is a YAML file: `config.yaml`, another one given to Snakemake with `--configfile`,
+or to `frcore` with `--config`. Entries of the [catalogue](catalogue.md) need not be repeated; an
+entry of a name that is there already replaces the keys it writes. An unknown key is a mistake and
+names its nearest known neighbour; `frcore check FILE` tells all of them.
 
 """
     parts = [

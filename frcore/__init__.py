@@ -15,7 +15,7 @@ _LAZY = {
     "restore_faces": "frcore.restore.aligned",
     "restore_photos": "frcore.restore.photos",
 }
-__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_LAZY)]
 
 
 def __getattr__(name: str):

@@ -130,8 +130,9 @@ def assess_from_faces(
         faces = results / "faces"
         files = face_files(faces / f"{dataset}.csv", faces / dataset, "train")
         samples += [Sample(f"{dataset}/{i}", path) for i, path in files]
-    faces = TrainingFaces(samples, entry.seed, [trained_on[g] for g in entry.training.degradations])
-    batch = faces.fixed_batch(PAIRS, torch.device("cpu"))
+    own = [trained_on[name] for name in entry.training.degradations]
+    seen = TrainingFaces(samples, entry.seed, own)
+    batch = seen.fixed_batch(PAIRS, torch.device("cpu"))
     frame = frames[entry.training.datasets[0]]
     assess(
         name,
@@ -180,8 +181,8 @@ def fine_energy(images: torch.Tensor) -> float:
 def layout_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     """Mean over images of the correlation of two sets' 16 x 16 averages, N x 3 x R x R each."""
     small = [torch.nn.functional.adaptive_avg_pool2d(x, 16).flatten(1) for x in (a, b)]
-    centred = [x - x.mean(1, keepdim=True) for x in small]
-    return float(torch.nn.functional.cosine_similarity(*centred, dim=1).mean())
+    one, other = (x - x.mean(1, keepdim=True) for x in small)
+    return float(torch.nn.functional.cosine_similarity(one, other, dim=1).mean())
 
 
 def statistics(images: torch.Tensor) -> dict[str, np.ndarray]:

@@ -84,7 +84,7 @@ def assess(
         log(f"{metric} {value:.1f}")
 
     # ----- inversion
-    net = perceptual.load("mobilenet_v2", assets["mobilenet_v2"], device)
+    judge = perceptual.load("mobilenet_v2", assets["mobilenet_v2"], device)
     invert = None if encoder is None else load_model(encoder, device).model
     mean = prior.to_rows(prior.mapping.w_avg[None])
     for dataset, paths in held_out.items():
@@ -97,8 +97,8 @@ def assess(
         for start, ws in starts.items():
             with torch.no_grad():
                 images = (prior.synthesis(ws, "fixed") / 2 + 0.5).clamp(0, 1)
-            found = search_all(prior, truth, ws, net, steps)
-            for what, result in ((start, images), (f"{start} + {steps} steps", found)):
+            better = search_all(prior, truth, ws, judge, steps)
+            for what, result in ((start, images), (f"{start} + {steps} steps", better)):
                 shown.append(result)
                 for row in _scores(result, truth, paths, nets, frame, seed):
                     values = [row[k] for k in ("metric", "value", "n", "note", "ci_low", "ci_high")]
@@ -134,7 +134,7 @@ def assess_from_faces(
         found = face_files(faces / f"{dataset}.csv", faces / dataset, split, limit)
         return [path for _, path in found]
 
-    prior, encoder = [*weights, None][:2]
+    prior, encoder = weights[0], next(iter(weights[1:]), None)
     assess(
         name,
         prior,

@@ -64,7 +64,8 @@ def assess(
     def add(what, metric, faces, *notes):
         """faces: a value for each face, NaN where there is none."""
         faces = faces[~np.isnan(faces)]
-        mean, interval = None, (None, None)
+        mean: float | None = None
+        interval: tuple = (None, None)
         if len(faces):
             mean, interval = float(faces.mean()), sets.mean_interval(faces, seed_for(seed, "draws"))
         else:

@@ -34,13 +34,24 @@ from frcore.degrade.kernels import (
 )
 from frcore.degrade.recipes import Recipe
 from frcore.degrade.resample import resample_matrix
-from frcore.degrade.steps import Blur, ColourShift, Down, Gray, Jitter, Jpeg, Learned, Noise, Up
+from frcore.degrade.steps import (
+    BaseStep,
+    Blur,
+    ColourShift,
+    Down,
+    Gray,
+    Jitter,
+    Jpeg,
+    Learned,
+    Noise,
+    Up,
+)
 from frcore.io import images as image_files
 
 _APPLY: dict[str, Callable] = {}  # kind of step -> its apply function
 
 
-def applies(step: type) -> Callable:
+def applies(step: type[BaseStep]) -> Callable:
     """Decorator: the function carries out `step`, a class of frcore/degrade/steps.py.
 
     It is called `apply_KIND` (`Recipe.code` relies on it) and called with (state, step, chosen,
@@ -121,7 +132,8 @@ def degrade_batch(
             changed = to_bytes(changed) / 255
         state.images = changed
     degraded = to_bytes(state.images) / 255
-    return tuple(t.to(images.device, images.dtype) for t in (degraded, state.truth))
+    where: dict = {"device": images.device, "dtype": images.dtype}
+    return degraded.to(**where), state.truth.to(**where)
 
 
 def _put(images: torch.Tensor, chosen: list[int], changed: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,7 @@ def jpeg_on_canvas(
     rounding: Rounding,
 ) -> torch.Tensor:
     """Decoded pixels on the same canvas; outside each image's size they are meaningless."""
-    like = {"device": pixels.device, "dtype": pixels.dtype}
+    like: dict = {"device": pixels.device, "dtype": pixels.dtype}
     tables = torch.as_tensor(np.stack([jpeg_tables(q) for q in quality]), **like)
     heights = torch.tensor([size[0] for size in sizes])[:, None]
     widths = torch.tensor([size[1] for size in sizes])[:, None]

@@ -11,14 +11,18 @@ pixels: a recipe of 512 px is not meant for 64 px. Noise and colour are on the 0
 Every step is applied with probability `p`; ranges are inclusive and uniform.
 """
 
-from typing import Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, Strict, model_validator
 
 from frcore.degrade.steps import BaseStep, Learned, StepModel, check_pulse_factor
 
-# every class of steps.py is a kind; X | Y cannot be written of a list
-Step = Annotated[Union[tuple(BaseStep.__subclasses__())], Field(discriminator="kind")]  # noqa: UP007
+if TYPE_CHECKING:
+    Step = Any  # one of the classes derived from BaseStep
+else:
+    # every class of steps.py is a kind; X | Y cannot be written of a list
+    _kinds = tuple(BaseStep.__subclasses__())
+    Step = Annotated[Union[_kinds], Field(discriminator="kind")]  # noqa: UP007
 
 
 class Recipe(StepModel):

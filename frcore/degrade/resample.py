@@ -60,10 +60,10 @@ def resample_matrix(source: int, target: int, filter: str, antialias: bool = Fal
         matrix = _triangle(distance) if filter == "bilinear" else _cubic(distance, -0.5)
     elif filter in ("bilinear", "bicubic"):
         base = np.floor(centres).astype(int)
-        for tap in range(-1, 3):
-            distance = base + tap - centres
+        for reach in range(-1, 3):
+            distance = base + reach - centres
             weight = _triangle(distance) if filter == "bilinear" else _cubic(distance, -0.75)
-            np.add.at(matrix, (rows, np.clip(base + tap, 0, source - 1)), weight)
+            np.add.at(matrix, (rows, np.clip(base + reach, 0, source - 1)), weight)
     else:
         raise ValueError(f"unknown filter {filter!r}; known: {', '.join(RESIZE_FILTERS)}")
     return matrix / matrix.sum(axis=1, keepdims=True)
@@ -79,7 +79,7 @@ def resize(
     height, width = (size, size) if isinstance(size, int) else size
     if images.ndim != 4:
         raise ValueError(f"images: expected N x C x H x W, got {tuple(images.shape)}")
-    like = {"device": images.device, "dtype": images.dtype}
+    like: dict = {"device": images.device, "dtype": images.dtype}
     rows = torch.as_tensor(resample_matrix(images.shape[2], height, filter, antialias), **like)
     columns = torch.as_tensor(resample_matrix(images.shape[3], width, filter, antialias), **like)
     return rows @ (images @ columns.T)

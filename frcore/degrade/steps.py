@@ -24,8 +24,9 @@ IntRange = Annotated[tuple[int, int], Strict(False), AfterValidator(ordered)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-def within(name: str, value: tuple, low: float, high: float) -> None:
+def within(name: str, value: tuple | None, low: float, high: float) -> None:
     """Raise ValueError unless the range `value` lies in [low, high]."""
+    assert value is not None
     if value[0] < low or value[1] > high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {list(value)}")
 
@@ -196,7 +197,7 @@ class Learned(BaseStep):
     """
 
     kind: Literal["learned"]
-    p: Literal[1.0] = 1.0
+    p: Literal[1.0] = 1.0  # type: ignore[valid-type]  # pydantic takes any value
     model: str = Field(min_length=1)
     truncation: float = Field(0.8, gt=0, le=1)
     image: Literal["degraded", "clean"] = "degraded"
@@ -246,7 +247,11 @@ class Down(BaseStep):
     kind: Literal["down"]
     side_px: IntRange | None = None
     factor: Range | None = None
-    filters: Annotated[tuple[Literal[RESIZE_FILTERS], ...], Strict(False), Field(min_length=1)]
+    filters: Annotated[
+        tuple[Literal[RESIZE_FILTERS], ...],  # type: ignore[valid-type]
+        Strict(False),
+        Field(min_length=1),
+    ]
     antialias: bool = False
 
     @model_validator(mode="after")
@@ -271,7 +276,7 @@ class Down(BaseStep):
         if self.side_px is not None:
             target = integer(rng, self.side_px)
         else:
-            target = max(1, math.floor(side / uniform(rng, self.factor)))
+            target = max(1, math.floor(side / uniform(rng, self.factor or (1, 1))))
         chosen = self.filters[int(rng.integers(len(self.filters)))]
         return {"side_px": target, "filter": chosen, "antialias": self.antialias}
 
@@ -310,7 +315,7 @@ class Noise(BaseStep):
         if self.std_255 is not None:
             std = uniform(rng, self.std_255)
         else:
-            std = round(255 * math.sqrt(float(rng.uniform(*self.variance))), 6)
+            std = round(255 * math.sqrt(float(rng.uniform(*(self.variance or ())))), 6)
         return {"std_255": std, "per_channel": bool(rng.random() < self.per_channel)}
 
     def summary(self, drawn):
@@ -346,7 +351,7 @@ class Jpeg(BaseStep):
             return None
         if self.quality is not None:
             return {"quality": integer(rng, self.quality)}
-        return {"quality": jpeg_quality(uniform(rng, self.compression))}
+        return {"quality": jpeg_quality(uniform(rng, self.compression or (0, 0)))}
 
     def summary(self, drawn):
         return {"jpeg_quality": drawn["quality"]}
@@ -356,7 +361,7 @@ class Up(BaseStep):
     """Enlarge (or shrink) to the recipe's `size`; `antialias` as in `Down`."""
 
     kind: Literal["up"]
-    p: Literal[1.0] = 1.0
+    p: Literal[1.0] = 1.0  # type: ignore[valid-type]  # pydantic takes any value
     filter: Literal["nearest", "bilinear", "area", "bicubic"]
     antialias: bool = False
 

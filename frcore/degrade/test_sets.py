@@ -126,7 +126,7 @@ def contact_sheet(
 def _caption(recipe: Recipe, drawn: dict) -> str:
     row = summary(recipe, drawn)
     noise, quality = row["noise_std_255"], row["jpeg_quality"]
-    lines = [
+    lines: list = [
         row["blur"] or "no blur",
         f"{row['side_px']} px {row['filter']}",
         ("no noise" if noise == "" else f"noise {noise:.1f}")

@@ -101,6 +101,7 @@ def extract_faces(
     """
     if dataset.aligned:
         return [_resize_aligned(image, dataset, detector)]
+    assert detector is not None  # photographs that are not aligned need one
     found = detect.find_faces(image, detector, dataset.enlarge)
     if not found:
         return [Rejected("no face found")]

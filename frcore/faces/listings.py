@@ -124,7 +124,7 @@ def labels_digest(dataset: "Dataset") -> str:
     """16 hex digits for the label files (PNG) below `labels.path`; "" for other kinds of labels."""
     if dataset.labels.kind != "folder":
         return ""
-    folder = Path(dataset.labels.path)
+    folder = Path(dataset.labels.path or "")
     return _digest(folder, (path for path in walk(folder) if path.suffix == ".png"))
 
 

@@ -37,7 +37,7 @@ def finder(dataset: "Dataset") -> Callable[[str, str], str]:
         return lambda photo, own: photo.partition("/")[0] if "/" in photo else own
     if how == "file":
         return lambda photo, own: _before_number(PurePosixPath(photo).stem)
-    table = _read(Path(how), Path(dataset.path))
+    table = _read(Path(how), Path(dataset.path or ""))
     return lambda photo, own: table.get(photo, own)
 
 

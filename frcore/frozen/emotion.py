@@ -10,6 +10,7 @@ N batch, H height, W width.
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,19 +99,19 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Emotion:
             group = opened["model_weights"][layer]
             return torch.tensor(next(iter(group.values()))[f"{name}:0"][()])
 
-        def conv(module: nn.Conv2d, layer: str, kind: str = "kernel") -> None:
+        def conv(module: Any, layer: str, kind: str = "kernel") -> None:
             # height, width, in, out; of a depthwise kernel `in` are the groups
             order = (2, 3, 0, 1) if kind == "depthwise_kernel" else (3, 2, 0, 1)
             module.weight.copy_(read(layer, kind).permute(order))
 
-        def norm(module: nn.BatchNorm2d, number: int) -> None:
+        def norm(module: Any, number: int) -> None:
             layer = f"batch_normalization_{number}"
             module.weight.copy_(read(layer, "gamma"))
             module.bias.copy_(read(layer, "beta"))
             module.running_mean.copy_(read(layer, "moving_mean"))
             module.running_var.copy_(read(layer, "moving_variance"))
 
-        def separable(module: _Separable, number: int) -> None:
+        def separable(module: Any, number: int) -> None:
             layer = f"separable_conv2d_{number}"
             conv(module.depthwise, layer, "depthwise_kernel")
             conv(module.pointwise, layer, "pointwise_kernel")

@@ -56,7 +56,7 @@ def load(net: str, path: str | Path, device: str | torch.device = "cpu") -> nn.M
     if net == "mobilenet_v2":
         model = torchvision.models.mobilenet_v2(weights=None)
         model.load_state_dict(state, strict=True)
-        module = MobileNetFeatures(model.features)
+        module: nn.Module = MobileNetFeatures(model.features)
     else:
         module = InceptionFeatures(_build_inception(state))
     return module.requires_grad_(False).eval().to(device)

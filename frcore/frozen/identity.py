@@ -285,7 +285,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Identity:
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not dlib's face recognition ResNet: {error}") from None
     net = Identity()
-    modules = [net.stem, net.stem_affine]
+    modules: list = [net.stem, net.stem_affine]
     kinds = ["mean", "conv", "affine", "relu", "max_pool"]
     for block in net.blocks:
         modules += [block.conv1, block.affine1, block.conv2, block.affine2]

@@ -40,6 +40,8 @@ class _BlurPool(nn.Module):
     That is one pixel more than the filter needs: even sizes n give n / 2 + 1.
     """
 
+    filt: torch.Tensor
+
     def __init__(self, channels: int):
         super().__init__()
         line = torch.tensor([1.0, 2.0, 1.0]) / 4

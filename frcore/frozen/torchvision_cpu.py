@@ -31,7 +31,7 @@ def import_torchvision() -> ModuleType:
         spec = importlib.util.find_spec("torchvision")
         if spec is None:
             raise ImportError("torchvision is not installed: pip install torchvision")
-        if not _declared and not _load_operators(Path(spec.origin).parent):
+        if not _declared and not _load_operators(Path(spec.origin or "").parent):
             library = torch.library.Library("torchvision", "FRAGMENT")
             for schema in _SCHEMAS:
                 library.define(schema)

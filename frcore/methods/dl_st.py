@@ -124,6 +124,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def _conv(c_in: int, c_out: int, stride: int = 1, zero: bool = False) -> nn.Conv2d:
     """3x3 convolution that keeps the variance behind a leaky ReLU, or gives 0."""
     conv = nn.Conv2d(c_in, c_out, 3, stride, 1)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     nn.init.zeros_(conv.weight) if zero else nn.init.kaiming_normal_(conv.weight, SLOPE)
     return conv

@@ -49,7 +49,7 @@ class ConvUnit(nn.Sequential):
     """Reflection pad, 3x3 convolution, optional batch norm, optional leaky ReLU 0.2."""
 
     def __init__(self, c_in, c_out, stride=1, up=False, norm=True, activate=True):
-        layers = [nn.Upsample(scale_factor=2, mode="nearest")] if up else []
+        layers: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="nearest")] if up else []
         layers += [nn.ReflectionPad2d(1), nn.Conv2d(c_in, c_out, 3, stride, bias=not norm)]
         layers += [nn.BatchNorm2d(c_out)] if norm else []
         layers += [nn.LeakyReLU(0.2)] if activate else []

@@ -23,6 +23,7 @@ N batch, K labels, C channels, H W image. Images are in [0, 1] outside and in [-
 """
 
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -227,7 +228,7 @@ def feature_matching(fake: list[list], real: list[list]) -> torch.Tensor:
         sum(F.mse_loss(f, r.detach()) for f, r in zip(scale_f, scale_r))
         for scale_f, scale_r in zip(fake, real)
     ]
-    return sum(terms) / len(terms)
+    return cast(torch.Tensor, sum(terms)) / len(terms)
 
 
 def masked_gram(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -251,7 +252,7 @@ def semantic_style_loss(fake: dict, real: dict, labels: torch.Tensor, n_labels: 
     as 0 in the mean. Always in float32: 1e-8 vanishes in half precision.
     """
     maps = one_hot(labels, n_labels)
-    loss = 0.0
+    loss: torch.Tensor | float = 0.0
     with torch.autocast(labels.device.type, enabled=False):
         for tap, features in fake.items():
             masks = F.interpolate(maps, size=features.shape[-2:], mode="nearest")
@@ -277,8 +278,8 @@ class Trainer:
 
     def __init__(self, model: Generator, settings: Settings, guide: dict):
         self.settings = settings
-        self.parser = guide.get("parser")
-        self.perceptual = guide.get("perceptual")
+        self.parser: Any = guide.get("parser")
+        self.perceptual: Any = guide.get("perceptual")
         if settings.parsing and self.parser is None:
             raise ValueError("PSFR-GAN with parsing needs settings.parser: a trained FPN entry")
         if settings.style and self.perceptual is None:

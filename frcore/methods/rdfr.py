@@ -20,7 +20,7 @@ network are in [-1, 1].
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -105,6 +105,12 @@ TINY = {
 
 class Codebook(nn.Module):
     """K code words of one skip: features of good faces, learnt as a moving average (Eq. 2, 3)."""
+
+    codes: torch.Tensor
+    counts: torch.Tensor
+    sums: torch.Tensor
+    use_true: torch.Tensor
+    use_degraded: torch.Tensor
 
     def __init__(self, codes, channels, decay):
         super().__init__()
@@ -328,7 +334,8 @@ class Trainer:
         d = Discriminator(s.size, s.c_base, s.c_max, s.group)
         self.networks = {
             "model": model,
-            "discriminator": d.to(device, memory_format=torch.channels_last),
+            # torch does not annotate memory_format
+            "discriminator": d.to(device, memory_format=torch.channels_last),  # type: ignore
         }
         self.optimizers = {
             "model": lazy_adam(model.parameters(), s.learning_rate, s.betas, 0),
@@ -411,7 +418,8 @@ class Trainer:
         taps = PERCEPTUAL[self.settings.perceptual]
         found = {"pixel": F.l1_loss(a["image"], b["image"])}
         if self.perceptual:
-            found["perceptual"] = sum(w * F.l1_loss(a[tap], b[tap]) for tap, w in taps.items())
+            terms = (w * F.l1_loss(a[tap], b[tap]) for tap, w in taps.items())
+            found["perceptual"] = cast(torch.Tensor, sum(terms))
         return found
 
 
@@ -431,9 +439,11 @@ def pictures(model: RDFR, truth: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     if not model.quantising:
         return {}
-    books = {int(side): skip.codebook for side, skip in model.skips.items() if skip.codebook}
-    use = dict.fromkeys(books, 0.0)
-    sums = dict.fromkeys(books, 0.0)
+    books: dict[int, Any] = {
+        int(side): skip.codebook for side, skip in model.skips.items() if skip.codebook
+    }
+    use: dict[int, Any] = dict.fromkeys(books, 0.0)
+    sums: dict[int, Any] = dict.fromkeys(books, 0.0)
     for part in truth.split(16):
         features = model.encode(part * 2 - 1)
         for side, book in books.items():

@@ -7,6 +7,8 @@ generator; with adaptive augmentation (frcore/nets/augment.py) when the set is s
 N batch, C channels, R side, L rows of W+, D length of w. Images of the network are in [-1, 1].
 """
 
+from typing import Any
+
 import torch
 
 from frcore.config import Strict
@@ -79,8 +81,9 @@ class Trainer:
     def __init__(self, model: Generator, settings: Settings, guide: dict):
         s = self.settings = settings
         device = model.mapping.w_avg.device
-        discriminator = build_discriminator(s).to(device, memory_format=torch.channels_last)
-        self.networks = {"model": model, "discriminator": discriminator}
+        discriminator = build_discriminator(s)
+        discriminator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks: dict[str, Any] = {"model": model, "discriminator": discriminator}
         self.optimizers = {
             "model": lazy_adam(model.parameters(), s.learning_rate, s.betas, s.path_every),
             "discriminator": lazy_adam(

@@ -36,7 +36,7 @@ def metric(
     min_side: int = 1,  # pixels; smaller images have no value
     square: bool = False,  # other images have no value
     unit: str = "",  # "" for a plain number
-    each: Mapping[str, Sequence] | None = None,
+    each: Mapping[str, Sequence | Mapping] | None = None,
     arguments: Mapping | None = None,
 ) -> Callable:
     """Row of a metric that has a value an image; leaves the function as it is."""
@@ -53,7 +53,7 @@ def set_metric(
     needs_truth: bool = True,
     pairs: bool = False,  # each face with its own truth: no value where good faces stand in for it
     unit: str = "",
-    each: Mapping[str, Sequence] | None = None,
+    each: Mapping[str, Sequence | Mapping] | None = None,
     arguments: Mapping | None = None,
 ) -> Callable:
     """Row of a metric that has a value for a set; leaves the function as it is."""

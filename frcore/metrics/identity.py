@@ -12,6 +12,7 @@ N batch or set, M centres, S side of a square frame, D length of a vector.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -249,7 +250,9 @@ def iprecision_of_set(restored: Restored, truth: Truth, k: int, person: bool, se
     own, labels = _own(restored, truth, person)
     radius = _radii(truth, k)
     found = np.zeros(len(truth.ids), dtype=bool)
-    found[own] = hits(restored.features, truth.features, radius, labels[own], labels)
+    found[own] = hits(
+        restored.features, cast(np.ndarray, truth.features), radius, list(labels[own]), list(labels)
+    )
     return _share(found, labels, k, person, restored, radius, seed, n_draws)
 
 
@@ -297,7 +300,7 @@ def _radii(of: Restored | Truth, k: int) -> np.ndarray:
     """Distance of each vector to its k-th nearest other; kept, for they take the time."""
     known = of.memo.get("radii")
     if known is None or known.shape[1] < k:
-        known = of.memo["radii"] = neighbour_radii(of.features, k)
+        known = of.memo["radii"] = neighbour_radii(cast(np.ndarray, of.features), k)
     return known[:, k - 1]
 
 

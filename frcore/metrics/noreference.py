@@ -143,8 +143,9 @@ def niqe_of_set(restored: Restored, truth: Truth, seed: int, n_draws: int) -> Se
     """NIQE refit of a measured set. Raises NoValue without a model of training faces."""
     if truth.model is None:
         raise NoValue("no model of training faces")
-    value = niqe_refit32(restored.features, truth.model)
-    low, high = niqe_refit32_interval(restored.features, truth.model, seed, n_draws)
+    mean, cov = truth.model
+    value = niqe_refit32(restored.features, (mean, cov))
+    low, high = niqe_refit32_interval(restored.features, (mean, cov), seed, n_draws)
     return SetScore(value, len(restored.ids), low, high)
 
 
@@ -176,14 +177,16 @@ def _mahalanobis(mean: np.ndarray, cov: np.ndarray, model: Model) -> float:
     """Eq. 10: distance of the means under the mean of the two covariances."""
     difference = mean - model[0]
     solved = np.linalg.solve((cov + model[1]) / 2, difference)
-    return float(np.sqrt(max(difference @ solved, 0.0)))
+    return float(np.sqrt(max(float(difference @ solved), 0.0)))
 
 
 def _blocks_of(grey: np.ndarray, block: int) -> np.ndarray:
     """H x W luma -> B x 36, block after block along the rows."""
     rows, columns = grey.shape[0] // block, grey.shape[1] // block
     grey = grey[: rows * block, : columns * block].astype(np.float32)
-    half = Image.fromarray(grey).resize((grey.shape[1] // 2, grey.shape[0] // 2), Image.BICUBIC)
+    half = Image.fromarray(grey).resize(
+        (grey.shape[1] // 2, grey.shape[0] // 2), Image.Resampling.BICUBIC
+    )
     scales = []
     for image, side in ((grey, block), (np.asarray(half), block // 2)):
         normal = _normalised(image)

@@ -91,7 +91,7 @@ def score_images(
     rows = []
     for metric in metrics:
         row = METRICS[metric]
-        reason = _missing(row, tuple(restored.shape[2:]), truth is not None, nets)
+        reason = _missing(row, (restored.shape[2], restored.shape[3]), truth is not None, nets)
         values = [None] * len(ids)
         if not reason:
             net, measure = nets[row.assets[0]] if row.assets else None, load_metric(metric)
@@ -168,13 +168,13 @@ class TruthFeatures:
         for name, parts in self.models.items():
             arrays |= {f"model/{name}/{place}": part for place, part in enumerate(parts)}
         with atomic_output(path) as part, open(part, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # takes any name
 
     @classmethod
     def load(cls, path: str | Path) -> "TruthFeatures":
         """Read what `save` wrote. Raises FileNotFoundError, KeyError for another npz."""
         with np.load(path) as stored:
-            names = {kind: [] for kind in ("features", "mu", "model")}
+            names: dict[str, list[str]] = {kind: [] for kind in ("features", "mu", "model")}
             for entry in stored:
                 kind, _, rest = entry.partition("/")
                 if kind in names:
@@ -265,7 +265,10 @@ def truth_features(
     of_train = [m for m in metrics if _of_training(m)]
     if train is not None and of_train:
         features = set_features(train, of_train, nets, crop_scale, crop_shift, batch)
-        models = {name: tuple(load_train(name)(values)) for name, values in features.items()}
+        for name, values in features.items():
+            fit = load_train(name)
+            assert fit is not None  # those of training faces have one
+            models[name] = tuple(fit(values))
     return TruthFeatures(tuple(ids), found, statistics_of(found), models, tuple(people))
 
 
@@ -407,7 +410,5 @@ def _missing(row, size: tuple[int, int], has_truth: bool, nets: Mapping) -> str:
 
 def _stored(images: torch.Tensor, net: object) -> torch.Tensor:
     """The images as a PNG of them would be read again, on the net's device."""
-    device = "cpu"
-    if isinstance(net, torch.nn.Module):
-        device = next(net.parameters()).device
-    return to_float(to_uint8(images)).to(device)
+    where = next(net.parameters()).device if isinstance(net, torch.nn.Module) else "cpu"
+    return to_float(to_uint8(images)).to(where)

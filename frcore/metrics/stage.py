@@ -54,7 +54,7 @@ def write_truth(
     models: dict[str, tuple] = {}
     for feature in score.features_of(names):
         key = _key(digests.get(feature), content, settings) if kept and digests else ""
-        found = _read_features(kept, feature, key) if key else None
+        found = _read_features(kept, feature, key) if kept and key else None
         if found is None:
             own = [name for name in names if METRICS[name].features == feature]
             found = score.truth_features(
@@ -66,7 +66,7 @@ def write_truth(
                 crop_scale,
                 crop_shift,
             )
-            if key:
+            if kept and key:
                 _keep_features(kept, feature, key, found)
         features |= found.features
         models |= found.models
@@ -114,23 +114,29 @@ def write_scores(
         made += json.dumps([[row[c] for c in ("id", "status", "reason")] for row in status])
         true = _content([[(name, truth[name]) for name in done]]) if truth is not None else ""
         for metric in protocol.metrics:
-            row = METRICS[metric]
-            if row.kind == "set":
-                other = [_content_of(known, row.features), reference]
+            asked = METRICS[metric]
+            if asked.kind == "set":
+                other = [_content_of(known, asked.features), reference]
             else:
-                other = [true if row.needs_truth else ""]
+                other = [true if asked.needs_truth else ""]
             keys[metric] = _key(digests.get(metric), made, settings, *other)
-    had = {metric: rows for metric, key in keys.items() if (rows := _read_rows(kept, metric, key))}
+    had: dict[str, list] = {}
+    for metric, key in keys.items():
+        assert kept is not None  # there are keys
+        rows_kept = _read_rows(kept, metric, key)
+        if rows_kept:
+            had[metric] = rows_kept
     images_todo = [metric for metric in image_metrics if metric not in had]
     sets_todo = [metric for metric in set_metrics if metric not in had]
 
     nets = score.load_nets(assets, [*images_todo, *sets_todo], device)
-    rows, found = [], {}
+    rows: list[dict] = []
+    found: dict[str, list] = {}
     for start in range(0, len(done) if images_todo or sets_todo else 0, PART):
         ids = done[start : start + PART]
         images = _read([restored / f"{name}.png" for name in ids], protocol)
-        true = None if truth is None else _read([truth[name] for name in ids], protocol)
-        rows += score.score_images(images, true, ids, images_todo, nets, crop_scale, crop_shift)
+        good = None if truth is None else _read([truth[name] for name in ids], protocol)
+        rows += score.score_images(images, good, ids, images_todo, nets, crop_scale, crop_shift)
         features_of = score.set_features(images, sets_todo, nets, crop_scale, crop_shift)
         for key, values in features_of.items():
             found.setdefault(key, []).append(values)
@@ -149,15 +155,15 @@ def write_scores(
         min(protocol.bootstrap, 100),
         reference,
     )
-    measured = {metric: [] for metric in (*images_todo, *sets_todo)}
-    for row in (*rows, *sets):
-        measured[row["metric"]].append(row)
+    measured: dict[str, list] = {metric: [] for metric in (*images_todo, *sets_todo)}
+    for made_row in (*rows, *sets):
+        measured[made_row["metric"]].append(made_row)
     for metric, key in keys.items():
-        if metric in measured:
+        if kept and metric in measured:
             _keep_rows(kept, metric, key, measured[metric])
     measured |= had
-    images = [row for metric in image_metrics for row in _by_id(measured[metric])]
-    write_table(out_images, ("id", "metric", "value", "note"), images)
+    each = [row for metric in image_metrics for row in _by_id(measured[metric])]
+    write_table(out_images, ("id", "metric", "value", "note"), each)
     write_table(out_sets, SET_COLUMNS, [row for metric in set_metrics for row in measured[metric]])
 
 

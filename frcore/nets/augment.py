@@ -310,7 +310,8 @@ class Controller:
     def __init__(self, target: float = 0.6, images: float = 500_000):
         self.target, self.images = target, images
         self.p = 0.0
-        self._updates, self._seen, self._signs = 0, 0, 0.0
+        self._updates, self._seen = 0, 0
+        self._signs: float | torch.Tensor = 0.0
 
     def update(self, sign_real: float | torch.Tensor, batch: int) -> None:
         """Take the mean of sign D(x) over `batch` real images (of all processes of the run)."""

@@ -4,6 +4,7 @@ N batch, C channels, H W image, L rows of W+, D length of w.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -47,8 +48,8 @@ def supervised(loss: Callable, name: str | None = None) -> Callable:
     loss(restored, truth) -> scalar, both N x 3 x H x W in [0, 1]; its name stands in the history.
     Adam with `learning_rate` and `betas` of the settings, where they have them.
     """
-    name = name or getattr(loss, "__name__", "loss")
-    return lambda model, settings, guide: Supervised(model, settings, guide, loss, name)
+    said = str(name or getattr(loss, "__name__", "loss"))
+    return lambda model, settings, guide: Supervised(model, settings, guide, loss, said)
 
 
 def perceptual_of(guide: Mapping, weight: float):
@@ -90,12 +91,12 @@ def hinge_d(real: Sequence[torch.Tensor], fake: Sequence[torch.Tensor]) -> torch
     PSFR-GAN (arXiv 2009.08709) Eq. 8.
     """
     terms = [0.5 * (F.relu(1 - r).mean() + F.relu(1 + f).mean()) for r, f in zip(real, fake)]
-    return sum(terms) / len(terms)
+    return cast(torch.Tensor, sum(terms)) / len(terms)
 
 
 def hinge_g(fake: Sequence[torch.Tensor]) -> torch.Tensor:
     """Generator's loss beside it: mean over scales of the negative score (Eq. 7)."""
-    return sum(-f.mean() for f in fake) / len(fake)
+    return cast(torch.Tensor, sum(-f.mean() for f in fake)) / len(fake)
 
 
 def path_lengths(image: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:

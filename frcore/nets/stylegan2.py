@@ -177,6 +177,8 @@ class ModulatedConv(nn.Module):
 class StyledConv(nn.Module):
     """Modulated 3x3 convolution, noise (unless `side` is None), bias, leaky ReLU (figure 2c)."""
 
+    noise: torch.Tensor
+
     def __init__(self, c_in, c_out, w_dim, side=None, up=False):
         super().__init__()
         self.conv = ModulatedConv(c_in, c_out, 3, w_dim, up=up)
@@ -212,6 +214,8 @@ class ToRGB(nn.Module):
 
 class Mapping(nn.Module):
     """f: Z -> W. z is normalised, then `layers` fully connected layers; keeps the mean of w."""
+
+    w_avg: torch.Tensor
 
     def __init__(self, w_dim, layers, lr_mul=0.01):
         super().__init__()
@@ -307,7 +311,8 @@ class Synthesis(nn.Module):
             raise ValueError(f"expected N x {2 * len(self.blocks)} x D, got {tuple(ws.shape)}")
         maps = iter(self._noise(noise, len(ws)))
         x = self.constant.expand(len(ws), -1, -1, -1)
-        image, row = None, 0
+        image: torch.Tensor | None = None
+        row = 0
         for side, block in zip(self.sides, self.blocks):
             if block.up is not None:
                 x = block.up(x, ws[:, row], next(maps))
@@ -323,6 +328,7 @@ class Synthesis(nn.Module):
                 features[side] = x
             if leave is not None:
                 x = leave(side, x)
+        assert image is not None  # there is a side of 4 at least
         return image
 
 

@@ -105,7 +105,7 @@ def restore_faces(
     if failed:
         words = f"{len(failed)} of {len(ids)} faces: {'; '.join(failed[:3])}"
         raise RestoreError(f"{restorer.name} failed on {words}")
-    return torch.stack(results)
+    return torch.stack([item for item in results if isinstance(item, torch.Tensor)])
 
 
 def _restore(restorer, images, names, seed, sample, references, told) -> list[torch.Tensor | str]:
@@ -166,7 +166,8 @@ def restore_folder(
     """
     from tqdm import tqdm
 
-    in_dir, counts, rows = Path(in_dir), Counter(), []
+    counts: Counter = Counter()
+    in_dir, rows = Path(in_dir), []
     hidden = None if progress is None else not progress
     bar = tqdm(total=len(ids), desc=restorer.name, disable=hidden)
     note = sides_note(restorer.size, restorer.sides) if restorer.sides else ""
@@ -182,7 +183,7 @@ def restore_folder(
             for name in names:
                 result = results[name]
                 failed = isinstance(result, str)
-                if not failed:
+                if not isinstance(result, str):
                     write_image(part_dir / f"{name}.png", to_uint8(result[None])[0])
                 status = "failed" if failed else "restored"
                 row = {"id": name, "status": status, "reason": result if failed else ""}

@@ -179,7 +179,8 @@ def _with_noise(state: State, table: Mapping[str, str], own: Mapping) -> State:
 def _networks(path) -> dict:
     """{model or discriminator: (layout, key in the file, state)}, and latent_avg if it is there."""
     content = _load(path)
-    found, states = {}, {}
+    found: dict = {}
+    states: dict = {}
     if all(map(torch.is_tensor, content.values())):
         states[""] = content
     for key in ("g_ema", "g", "params_ema", "params", "d"):  # averages first

@@ -131,7 +131,8 @@ def assemble(
     ConfigError for settings, WeightsError for a file that does not fit.
     """
     device, method = torch.device(device), card["method"]
-    module, networks = load_method(method), {}
+    module = load_method(method)
+    networks: dict = {}
     where = f"models.{name}.settings." if path is None else f"{path}: "
     if path is not None:
         networks, _ = checkpoint.load_weights(path)
@@ -208,8 +209,9 @@ def find_weights(
         return given
     name = str(name_or_path)
     places = _places(name, root, results)
-    if config is not None and name in config.models and config.models[name].weights:
-        places = [Path(project_file(config.models[name].weights, root))]
+    entry = config.models.get(name) if config is not None else None
+    if entry is not None and entry.weights:
+        places = [Path(project_file(entry.weights, root))]
     return next((place for place in places if place.is_file()), None)
 
 

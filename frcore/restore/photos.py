@@ -6,6 +6,7 @@ H height, W width, S side of an aligned face.
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -256,7 +257,7 @@ def _restore_jobs(jobs: list[tuple[str, _Job]], restorer, options, recognise, ba
     jobs = [(name, job) for name, job in jobs if job.pixels is not None]
     if not jobs:
         return
-    images = to_float(np.stack([job.pixels for _, job in jobs]))
+    images = to_float(np.stack([cast(np.ndarray, job.pixels) for _, job in jobs]))
     ids = [f"{name}_{job.number}" for name, job in jobs]
     for sample in range(options.samples):
         results = try_faces(restorer, images, ids, options.seed, batch, sample)
@@ -298,7 +299,7 @@ def _paste(photo: Opened, jobs: list[_Job], options: PhotoOptions, sample=0) -> 
         faces = [_grey(face) for face in faces]
     if options.aligned:
         return faces[0]
-    patches = [paste.Patch(face, job.transform) for face, job in zip(faces, done)]
+    patches = [paste.Patch(face, cast(np.ndarray, job.transform)) for face, job in zip(faces, done)]
     background = paste.enlarge_photo(photo.image, options.scale)
     pasted = paste.paste_faces(background, patches, options.scale)
     # resampling treats channels alike, so a grey photograph is grey here
@@ -312,7 +313,7 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
 def _rows(jobs: list[_Job]) -> list[dict]:
     rows = []
     for job in jobs:
-        row = {
+        row: dict = {
             "face": job.number,
             "status": job.status,
             "reason": job.reason,
@@ -345,7 +346,7 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
     """Paste, write and record one photograph; its rows for the table."""
     if isinstance(found, str):
         status = "skipped" if found == "no face found" else "failed"
-        rows = [{"face": "", "status": status, "reason": found}]
+        rows: list[dict] = [{"face": "", "status": status, "reason": found}]
         if status == "skipped":
             write_record(out_dir, item, key, rows)
         return rows

@@ -21,7 +21,7 @@ def face_pictures(before: np.ndarray, after: list[np.ndarray]) -> dict[str, np.n
     samples = {f"after_{sample}": pixels for sample, pixels in enumerate(after)}
     deviation = sample_deviation(after)
     # deviations are small: the largest is white, and its value is in the table
-    grey = np.uint8(np.rint(255 * deviation / max(deviation.max(), 1e-9)))
+    grey = np.rint(255 * deviation / max(deviation.max(), 1e-9)).astype(np.uint8)
     return {"before": before, **samples, "std": grey}
 
 

@@ -116,6 +116,7 @@ class TrainingFaces:
             batch["labels"] = labels[0].long()
             generated = self._generated(places) if self.learned else []
             if generated:
+                assert self.parse is not None  # checked when the recipes were
                 batch["labels"][generated] = self.parse(batch["truth"][generated])
         return batch
 
@@ -179,7 +180,7 @@ class TrainingFaces:
         if self._ahead is not None and self._ahead[0] == (position, n):
             arrays = [future.result() for future in self._ahead[1]]
         else:
-            arrays = self._pool.map(self._decode, self.indices(position, n))
+            arrays = list(self._pool.map(self._decode, self.indices(position, n)))
         return [part.to(device) for part in _stacked(arrays)]
 
     def _move(self, device: torch.device) -> None:
@@ -187,7 +188,8 @@ class TrainingFaces:
         if device.type != "cuda" or self._cache[0].device.type == "cuda":
             return
         free, _ = torch.cuda.mem_get_info(device)
-        if sum(part.nbytes for part in self._cache) <= ON_DEVICE_SHARE * free:
+        sizes: list[int] = [part.nbytes for part in self._cache]
+        if sum(sizes) <= ON_DEVICE_SHARE * free:
             self._cache = [part.to(device) for part in self._cache]
 
     def _read_ahead(self, position: int, n: int) -> None:

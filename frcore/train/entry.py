@@ -69,7 +69,8 @@ def train_model(
     degraders, low_quality = degraders or {}, low_quality or {}
     # the starting weights depend on the entry's seed alone
     torch.manual_seed(seed_for(entry.seed, name, "init"))
-    model = build(method, settings).to(device, memory_format=torch.channels_last)
+    model = build(method, settings)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
     faces = faces_of(entry, samples, low_quality, recipes, degraders, guide, device)
     start = _start_of(entry, name, start)
@@ -212,7 +213,8 @@ class Fitted:
     """The trainer of a method that is fitted and not trained: there is no step."""
 
     def __init__(self, model: nn.Module):
-        self.networks, self.optimizers = {"model": model}, {}
+        self.networks = {"model": model}
+        self.optimizers: dict = {}
 
 
 def faces_of(entry, samples, low_quality, recipes, degraders, guide, device):
@@ -266,7 +268,7 @@ RESOURCES = {"gpus", "threads", "memory_mb", "minutes", "save_images", "sample_i
 
 def load_degraders(degraders: dict[str, Path], device) -> dict[str, Pairs]:
     """What the `learned` steps of recipes call: {entry: its pairs, by seeds and truncation}."""
-    made = {}
+    made: dict[str, Pairs] = {}
     for name, path in degraders.items():
         networks, card = checkpoint.load_weights(path)
         if METHODS[card["method"]].role != "degrader":

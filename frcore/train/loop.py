@@ -170,8 +170,8 @@ def _move_average(average: nn.Module, model: nn.Module, batch: int, half_life: f
     with torch.no_grad():
         for mean, new in zip(average.parameters(), model.parameters()):
             mean.lerp_(new, 1 - beta)
-        for mean, new in zip(average.buffers(), model.buffers()):
-            mean.copy_(new)  # spectral norm's vectors, batch statistics
+        for kept, now in zip(average.buffers(), model.buffers()):
+            kept.copy_(now)  # spectral norm's vectors, batch statistics
 
 
 def _crossed(seen: int, batch: int, every: int) -> bool:

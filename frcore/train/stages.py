@@ -18,7 +18,9 @@ class Stages:
         self.trainer, self.stages, self.at = trainer, list(stages), -1
         if not self.stages:
             return
-        self.base, self.resting, self.factors = trainer.settings, [], {}
+        self.base = trainer.settings
+        self.resting: list[tuple[nn.Module, list[nn.Parameter]]] = []
+        self.factors: dict[str, float] = {}
         for place, stage in enumerate(self.stages):
             where = f"train.stages.{place}"
             merged = {**self.base.model_dump(), **stage.settings}

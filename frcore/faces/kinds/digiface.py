@@ -26,6 +26,7 @@ def list_photos(dataset: "Dataset", assets: Path, seed: int) -> list[Photo]:
 
 def read(photo: Photo) -> Image.Image:
     """The sample as an RGB image."""
+    assert photo.seed is not None and photo.index is not None  # of a sample
     return Image.fromarray(sample(photo.path, photo.seed, photo.index))
 
 
@@ -70,8 +71,8 @@ def _block(weights, seed, block):
         side, stride, padding = (4, 1, 0) if number == 0 else (2 * height, 2, 1)
         images = functional.fold(tiles, side, 4, padding=padding, stride=stride) + shift
         images = images.tanh() if number == len(layers) - 1 else images.relu()
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    pixels = pixels.contiguous().numpy()
+    shown = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    pixels = shown.contiguous().numpy()
     pixels.setflags(write=False)  # kept for the next call
     return pixels
 

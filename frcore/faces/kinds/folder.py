@@ -19,4 +19,4 @@ def list_photos(dataset: "Dataset", assets: Path, seed: int) -> list[Photo]:
 
     Each is its own person: `people` is looked up when the shards are joined.
     """
-    return sources.list_folder(dataset.path)
+    return sources.list_folder(dataset.path or "")
