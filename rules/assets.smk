@@ -21,7 +21,7 @@ rule fetch_asset:
         asset=one_of(PLAN.file_assets()),
     retries: 1
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("fetch_asset"),
     shell:
@@ -38,7 +38,7 @@ rule fetch_photos:
         asset=one_of(PLAN.folder_assets()),
     retries: 1
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("fetch_photos"),
     shell:
@@ -52,7 +52,7 @@ rule licences:
     log:
         f"{OUT}/logs/licences.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("licences"),
     shell:

@@ -1,32 +1,18 @@
 """The configuration, parsed once; files and input functions that the rules share. No rules here."""
 
-import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-if (HERE.parent / "frcore").is_dir():
-    sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent))
 from frcore.config import with_catalogue
 from frcore.workflow.checks import open_plan, stop_before_any_job
 from frcore.workflow.graph import TABLES as TABLE_NAMES, one_of
-from frcore.workflow.jobs import RULES
 from frcore.workflow.processes import launcher, set_environment
 
-
-def scripts():
-    """Folder of the scripts: beside the rules, or copies where the rules came over a network."""
-    beside, copies = HERE.parent / "workflow_scripts", Path(".snakemake/frcore/scripts")
-    if beside.is_dir():
-        return beside
-    copies.mkdir(parents=True, exist_ok=True)
-    for name in RULES:
-        source = workflow.source_path(f"../workflow_scripts/{name}.py")
-        shutil.copy(source, copies / f"{name}.py")
-    return copies.absolute()
-
-
-set_environment(scripts())
+set_environment(HERE.parent / "workflow_scripts")
+# Snakemake formats the path, and the clone's may have braces
+ENV = str(HERE.parent / "envs" / "frcore.yaml").replace("{", "{{").replace("}", "}}")
 PLAN = open_plan(with_catalogue(config))
 CFG = PLAN.config
 OUT = CFG.results

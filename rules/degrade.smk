@@ -17,7 +17,7 @@ rule degrade_faces:
     log:
         f"{OUT}/logs/degrade/{{dataset}}/{{degradation}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("degrade_faces"),
     shell:
@@ -33,7 +33,7 @@ rule contact_sheet:
     log:
         f"{OUT}/logs/contact_sheet/{{dataset}}/{{degradation}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("contact_sheet"),
     shell:

@@ -14,12 +14,12 @@ rule align_faces:
     input:
         assets=lambda wc: asset_files(PLAN.dataset_assets(wc.dataset)),
     output:
-        faces=directory(f"{OUT}/faces/{{dataset}}/{{shard}}"),
         **listing(f"{OUT}/faces/{{dataset}}/{{shard}}"),
+        faces=directory(f"{OUT}/faces/{{dataset}}/{{shard}}"),
     log:
         f"{OUT}/logs/align/{{dataset}}/{{shard}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("align_faces"),
     shell:
@@ -35,7 +35,7 @@ rule join_faces:
     log:
         f"{OUT}/logs/join/{{dataset}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("join_faces"),
     shell:
@@ -52,7 +52,7 @@ rule parse_faces:
     log:
         f"{OUT}/logs/parse/{{dataset}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     resources:
         gpu=lambda wc: int(bool(PLAN.label_parser(wc.dataset))),
     params:

@@ -21,7 +21,7 @@ rule assess_degradation:
     log:
         f"{OUT}/logs/degradation/{{degrader}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: 2
     resources:
         gpu=lambda wc: min(1, PLAN.gpus(wc.degrader)),

@@ -17,7 +17,7 @@ rule truth_features:
     log:
         f"{OUT}/logs/truth/{{dataset}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("truth_features"),
     shell:
@@ -40,7 +40,7 @@ rule score_faces:
     benchmark:
         f"{OUT}/benchmarks/score/{{model}}/{{dataset}}/{{degradation}}.tsv"
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("score_faces"),
     shell:

@@ -20,7 +20,7 @@ rule assess_prior:
     log:
         f"{OUT}/logs/prior/{{prior}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: 2
     resources:
         gpu=lambda wc: PLAN.gpus(wc.prior),

@@ -24,7 +24,7 @@ rule join_scores:
     log:
         f"{OUT}/logs/report/join_scores.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("join_scores"),
     shell:
@@ -40,7 +40,7 @@ rule comparison:
     log:
         f"{OUT}/logs/report/comparison.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("comparison"),
     shell:
@@ -56,7 +56,7 @@ rule plot_scores:
     log:
         f"{OUT}/logs/report/plot_scores.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("plot_scores"),
     shell:
@@ -72,7 +72,7 @@ rule plot_training:
     log:
         f"{OUT}/logs/report/plot_training.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("plot_training"),
     shell:
@@ -97,7 +97,7 @@ rule panel:
     log:
         f"{OUT}/logs/report/panel_{{dataset}}_{{degradation}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("panel"),
     shell:
@@ -121,7 +121,7 @@ rule panel_of_strengths:
     log:
         f"{OUT}/logs/report/strengths_{{figure}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("panel_of_strengths"),
     shell:
@@ -149,7 +149,7 @@ rule report_page:
     log:
         f"{OUT}/logs/report/page.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("report_page"),
     shell:

@@ -27,7 +27,7 @@ rule restore_faces:
     wildcard_constraints:
         model=one_of(m for m in CFG.models if len(PLAN.parts(m)) == 1),
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
         **resources_of("restore"),
@@ -50,7 +50,7 @@ rule restore_part:
     log:
         f"{OUT}/logs/restore/{{model}}/{{dataset}}/{{degradation}}/{{part}}.log",
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
         **resources_of("restore"),
@@ -71,7 +71,7 @@ rule join_parts:
     wildcard_constraints:
         model=one_of(m for m in CFG.models if len(PLAN.parts(m)) > 1),
     conda:
-        "../envs/frcore.yaml"
+        ENV
     params:
         **job("join_parts"),
     shell:

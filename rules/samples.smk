@@ -26,7 +26,7 @@ rule assess_samples:
         model=one_of(PLAN.stochastic_models()),
         dataset=one_of(d for d in CFG.datasets if true_faces(d)),
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: lambda wc: CFG.models[wc.model].restore.threads
     resources:
         **resources_of("restore"),

@@ -24,7 +24,7 @@ rule train_model:
     benchmark:
         f"{OUT}/benchmarks/train/{{model}}.tsv"
     conda:
-        "../envs/frcore.yaml"
+        ENV
     threads: lambda wc: CFG.models[wc.model].train.threads
     resources:
         **resources_of("train"),

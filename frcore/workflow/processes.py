@@ -11,25 +11,10 @@ from pathlib import Path
 def set_environment(scripts: Path) -> None:
     """What jobs inherit: this Python, this frcore, and $SCRIPTS; nothing is activated."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["PYTHONPATH"] = str(_import_folder())
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     os.environ["SCRIPTS"] = str(scripts)
     # threads that wait by spinning take ten times as long beside one other busy process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _import_folder() -> Path:
-    """A folder from which jobs import this frcore, and nothing else of an installation."""
-    package = Path(__file__).resolve().parents[1]
-    if (package.parent / "Snakefile").is_file():
-        return package.parent
-    # an environment of Snakemake's own must not see the other packages that are beside it
-    alone = Path(".snakemake/frcore/lib").absolute()
-    alone.mkdir(parents=True, exist_ok=True)
-    link = alone / package.name
-    if not link.exists() or link.resolve() != package:
-        link.unlink(missing_ok=True)
-        link.symlink_to(package)
-    return alone
 
 
 def launcher(gpus: int) -> str:
