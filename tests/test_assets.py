@@ -1,4 +1,4 @@
-"""frcore.assets with a tiny package, real pip and no network."""
+"""frcore.io.assets and frcore.io.fetch with a tiny package, real pip and no network."""
 
 import hashlib
 import http.server
@@ -161,9 +161,9 @@ def test_unsafe_path_in_a_tree(index, tmp_path):
 def test_two_processes_fetch_at_once(index, tmp_path):
     entries, root = packaged(index), tmp_path / "root"
     code = (
-        "import sys; from frcore import assets; from frcore.config import Asset\n"
+        "import sys; from frcore.io import fetch; from frcore.config import Asset\n"
         "name, root, text = sys.argv[1:]\n"
-        "assets.fetch(name, root, {name: Asset.model_validate_json(text)})"
+        "fetch.fetch(name, root, {name: Asset.model_validate_json(text)})"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code, name, root, entries[name].model_dump_json()])

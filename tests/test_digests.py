@@ -14,12 +14,12 @@ pytestmark = pytest.mark.workflow
 # runs one rule's stage function on the finished toy run, its outputs elsewhere, and prints what of
 # frcore ran and is not in the closure that the digest is made of
 PROBE = """
-import importlib, sys, threading
+import importlib, inspect, sys, threading
 from pathlib import Path
 
 sys.path.insert(0, ".")
 from frcore.config import merge, read_yaml, with_catalogue
-from frcore.registry import FEATURES
+from frcore.registry import FEATURES, METRICS
 from frcore.workflow.checks import open_plan
 from frcore.workflow.codehash import SCHEMA, closure
 from frcore.workflow.job import Files
@@ -89,7 +89,9 @@ for rule, (words, files, outputs) in CASES.items():
     ran = set()
 
     def profile(frame, event, _):
-        if event == "call" and frame.f_code.co_filename.startswith(str(here)):
+        # functions, not the bodies of classes, which run when their file is imported
+        runs = event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED
+        if runs and frame.f_code.co_filename.startswith(str(here)):
             name = frame.f_code.co_qualname.split(".")[0]
             path = Path(frame.f_code.co_filename).relative_to(here.parent).with_suffix("")
             ran.add((".".join(path.parts), name))

@@ -20,7 +20,7 @@ from skimage import data
 from skimage.registration import phase_cross_correlation
 
 from frcore.config import Dataset, Labels, Split
-from frcore.faces import align, build, detect, kinds, listings, paste, people, regions, sources
+from frcore.faces import align, build, detect, kinds, listings, parsing_maps, paste, people, sources
 from frcore.faces.kinds import digiface as gan
 from frcore.faces.kinds import orl
 from frcore.io.assets import catalogue
@@ -103,7 +103,7 @@ def run_stage(folder, assets, dataset, seed=0):
     return build.read_table(out[0]), build.read_table(out[1]), summary
 
 
-@pytest.mark.parametrize("module", [listings, kinds, align])
+@pytest.mark.parametrize("module", [listings, kinds])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -641,7 +641,7 @@ def test_aligning_an_aligned_face_changes_nothing(hog, astronaut):
     assert np.abs(first - second).mean() < 4  # 512 px; dlib's points scatter by about 1 in 128
 
 
-# regions
+# parsing_maps
 
 
 @pytest.fixture
@@ -652,12 +652,12 @@ def aligned_landmarks(landmarks):
 
 def test_parsing_map_names_the_right_places(aligned_landmarks):
     points = aligned_landmarks
-    labels = regions.parse_landmarks(points, 256)
+    labels = parsing_maps.parse_landmarks(points, 256)
     assert labels.shape == (256, 256) and labels.dtype == np.uint8
 
     def at(place):
         x, y = np.round(place).astype(int)
-        return regions.LABELS_10[labels[y, x]]
+        return parsing_maps.LABELS_10[labels[y, x]]
 
     assert at(points[36:42].mean(0)) == "l_eye" and at(points[42:48].mean(0)) == "r_eye"
     assert points[36, 0] < points[42, 0]  # "left" is the image's
@@ -678,7 +678,7 @@ def test_parsing_map_is_sampled_at_pixel_centres():
     points[:17, 0] = np.linspace(9.5, 21.5, 17)
     points[:17, 1] = 20 + 8 * np.sin(np.linspace(0, np.pi, 17))
     points[17:27, 1] = 14
-    row = regions.parse_landmarks(points, 32)[20]
+    row = parsing_maps.parse_landmarks(points, 32)[20]
     assert np.flatnonzero(row).tolist() == list(range(10, 22))
 
 
@@ -688,8 +688,8 @@ def test_mirrored_face_has_the_mirrored_map(aligned_landmarks):
     order = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
     order += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
     order += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-    labels = regions.parse_landmarks(points, 256)
-    expected = regions.parse_landmarks(mirrored[order], 256)
+    labels = parsing_maps.parse_landmarks(points, 256)
+    expected = parsing_maps.parse_landmarks(mirrored[order], 256)
     swapped = np.array([0, 1, 3, 2, 5, 4, 6, 7, 8, 9])  # brows and eyes
     assert (swapped[labels[:, ::-1]] == expected).mean() > 0.997
 
@@ -706,16 +706,16 @@ def test_celebamask_later_parts_overwrite(tmp_path):
     write_part(tmp_path / "1", 2003, "skin", (100, 100, 400, 400))
     write_part(tmp_path / "1", 2003, "hair", (0, 0, 512, 150))
     write_part(tmp_path / "1", 2003, "nose", (200, 140, 300, 300))
-    labels = regions.compose_celebamask(tmp_path, 2003)
+    labels = parsing_maps.compose_celebamask(tmp_path, 2003)
     assert labels.shape == (512, 512) and labels.dtype == np.uint8
-    names = [regions.LABELS_19[labels[y, x]] for y, x in ((120, 250), (145, 250), (200, 250))]
+    names = [parsing_maps.LABELS_19[labels[y, x]] for y, x in ((120, 250), (145, 250), (200, 250))]
     assert names == ["hair", "hair", "nose"]
     assert (labels[350, 350], labels[450, 450]) == (1, 0)
     assert set(np.unique(labels)) == {0, 1, 2, 13}
-    small = regions.compose_celebamask(tmp_path, 2003, 128)
+    small = parsing_maps.compose_celebamask(tmp_path, 2003, 128)
     assert set(np.unique(small)) == {0, 1, 2, 13} and small[86, 86] == 1
     with pytest.raises(FileNotFoundError, match="00007"):
-        regions.compose_celebamask(tmp_path, 7)
+        parsing_maps.compose_celebamask(tmp_path, 7)
 
 
 # paste
@@ -996,7 +996,7 @@ def test_parsing_maps_of_the_stage(torture, tmp_path):
         assert image.mode == "L" and image.size == (64, 64)
         labels = np.asarray(image)
     eyes = canonical_points(64, 0.7)[:2].round().astype(int)
-    assert [regions.LABELS_10[labels[y, x]] for x, y in eyes] == ["l_eye", "r_eye"]
+    assert [parsing_maps.LABELS_10[labels[y, x]] for x, y in eyes] == ["l_eye", "r_eye"]
 
 
 def test_one_broken_photograph_costs_no_other(portrait, tmp_path, resources, monkeypatch):

@@ -29,7 +29,7 @@ def waves(height, width, phase=0.0):
 
 def test_torchvision_imports_in_a_fresh_process():
     code = (
-        "from frcore.helpers.vision import import_torchvision as f; import sys;"
+        "from frcore.frozen.torchvision_cpu import import_torchvision as f; import sys;"
         "assert 'torchvision' not in sys.modules; tv = f();"
         "assert f() is tv; print(tv.models.mobilenet_v2.__name__)"
     )

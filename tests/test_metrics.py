@@ -500,7 +500,7 @@ def test_niqe_refit_interval_uses_the_score_itself(monkeypatch):
 
 
 def test_table_is_cheap_to_import_and_consistent():
-    code = "import sys, frcore.registry_metrics; assert 'torch' not in sys.modules, 'torch'"
+    code = "import sys, frcore.registry.metrics; assert 'torch' not in sys.modules, 'torch'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {row.kind for row in METRICS.values()} == {"image", "set"}

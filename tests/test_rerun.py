@@ -181,13 +181,13 @@ def given(toy, snakemake, tmp_path_factory):
 
 
 def test_touched_weights_plan_nothing_and_others_what_reads_them(toy, snakemake, given):
-    for path in (toy / "weights").iterdir():
+    for path in (toy / "frcore/catalogue/weights").iterdir():
         os.utime(path)
     assert planned(snakemake, toy, given) == {}
-    path = toy / "weights" / "fpn_64.safetensors"
+    path = toy / "frcore/catalogue/weights/fpn_64.safetensors"
     before = path.read_bytes()
     try:
-        path.write_bytes((toy / "weights" / "fpn_64.safetensors").read_bytes() + b" ")
+        path.write_bytes((toy / "frcore/catalogue/weights/fpn_64.safetensors").read_bytes() + b" ")
         found = planned(snakemake, toy, given)
     finally:
         path.write_bytes(before)

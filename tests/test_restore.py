@@ -159,7 +159,7 @@ def test_folder_lists_failures_without_an_image(toy, restorer, tmp_path):
 
 def test_folder_appears_whole_or_not_at_all(toy, restorer, tmp_path, monkeypatch):
     ids = faces_of(tmp_path / "in", 2)
-    monkeypatch.setattr(photos, "write_image", lambda *_: 1 / 0)
+    monkeypatch.setattr(aligned, "write_image", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         aligned.restore_folder(ids, tmp_path / "in", tmp_path / "o", tmp_path / "t.csv", restorer)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

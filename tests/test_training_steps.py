@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from frcore.config import load_settings
 from frcore.frozen import parsing
-from frcore.methods import dl_st, psfr_gan, rdfr
+from frcore.methods import dl_st, fpn, psfr_gan, rdfr
 from frcore.methods import dl_st_degradation as degradation
 from frcore.methods import stylegan2 as generator
 from frcore.methods import stylegan2_encoder as encoder
@@ -629,8 +629,8 @@ PAPERS = [
     (psfr_gan, "g_learning_rate", 1e-4), (psfr_gan, "d_learning_rate", 4e-4),
     (psfr_gan, "betas", (0.5, 0.999)),
     # section 3.3 and the sheet: the parser
-    (parsing, "learning_rate", 2e-4), (parsing, "betas", (0.9, 0.999)),
-    (parsing, "image_weight", 1.0),
+    (fpn, "learning_rate", 2e-4), (fpn, "betas", (0.9, 0.999)),
+    (fpn, "image_weight", 1.0),
     # RDFR: Eq. 7, 8; what the paper leaves open is the sheet's
     (rdfr, "adversarial_weight", 0.1), (rdfr, "pixel_weight", 1.0),
     (rdfr, "perceptual_weight", 1.0), (rdfr, "commitment_weight", 1.0),

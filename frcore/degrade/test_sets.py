@@ -1,6 +1,5 @@
 """Degraded test sets with their tables, and contact sheets."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from frcore.degrade.apply import degrade_batch
 from frcore.degrade.draw import draw
 from frcore.degrade.recipes import Recipe
 from frcore.io import images as image_files
+from frcore.io.tables import table_writer
 
 COLUMNS = ("id", "side_px", "filter", "blur", "noise_std_255", "jpeg_quality", "parameters")
 
@@ -64,8 +64,7 @@ def degrade_folder(
         image_files.atomic_output(out_dir, folder=True) as part_dir,
         open(part_csv, "w", newline="") as file,
     ):
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
+        table = table_writer(file, COLUMNS)
         for name, path in faces:
             drawn = draw(recipe, seeds.numpy_generator(seed, dataset, preset, name), True)
             degraded = degrade_file(path, recipe, drawn)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from frcore.faces import align, detect, kinds, people, regions, sources
+from frcore.faces import align, detect, kinds, parsing_maps, people, sources
 from frcore.io.images import BadImage, atomic_output, write_image
+from frcore.io.tables import table_writer
 from frcore.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def _row(image, dataset, transform, n_faces, face, turned, outside):
 @contextlib.contextmanager
 def _table(path, columns):
     with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        yield writer
+        yield table_writer(file, columns)
 
 
 def join_shards(
@@ -285,7 +284,7 @@ def parse_faces(
             transform = transform_of(row)
             if dataset.labels.kind == "landmarks":
                 points = align.apply_transform(transform, landmarks_of(row))
-                labels = regions.parse_landmarks(points, int(row["size"]))
+                labels = parsing_maps.parse_landmarks(points, int(row["size"]))
             else:
                 labels = _warp_labels(row, transform, dataset.labels.path)
             write_image(part / f"{row['id']}.png", labels)
@@ -296,7 +295,7 @@ def _warp_labels(row, transform, folder):
     stem = Path(row["photo"]).stem
     if not stem.isdecimal():
         raise ValueError(f"{row['photo']}: CelebAMask-HQ's photographs are named by their number")
-    whole = regions.compose_celebamask(folder, int(stem))
+    whole = parsing_maps.compose_celebamask(folder, int(stem))
     size, side = int(row["size"]), whole.shape[0]
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
     points = align.apply_transform(align.invert_transform(transform), grid.astype(np.float64))

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from frcore.io.images import atomic_output
 
@@ -18,6 +19,16 @@ def text(value: object, digits: int = 9) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
+def table_writer(opened: IO[str], columns: Sequence[str]) -> csv.DictWriter:
+    """A writer of rows {column: text} to an open file, its head line written.
+
+    A column that a row lacks is empty; a key that is no column raises ValueError.
+    """
+    writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    return writer
+
+
 def write_table(
     path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], digits: int = 9
 ) -> None:
@@ -26,6 +37,5 @@ def write_table(
     A column that a row lacks is empty. Raises ValueError for a key that is no column.
     """
     with atomic_output(path) as part, part.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
-        writer.writeheader()
+        writer = table_writer(opened, columns)
         writer.writerows({key: text(value, digits) for key, value in row.items()} for row in rows)

@@ -107,25 +107,19 @@ def write_scores(
     image_metrics, set_metrics = _of_kind(protocol, "image"), _of_kind(protocol, "set")
     done = [row["id"] for row in status if row["status"] == "restored"]
     known = None if features is None else score.TruthFeatures.load(features)
-    keys = {}
+    settings = [protocol.size, protocol.crop, crop_scale, crop_shift, protocol.bootstrap, seed]
+    keys: dict[str, str] = {}
     if kept and digests:
-        settings = [protocol.size, protocol.crop, crop_scale, crop_shift, protocol.bootstrap, seed]
         made = _content([[(name, restored / f"{name}.png") for name in done]])
         made += json.dumps([[row[c] for c in ("id", "status", "reason")] for row in status])
         true = _content([[(name, truth[name]) for name in done]]) if truth is not None else ""
         for metric in protocol.metrics:
             asked = METRICS[metric]
+            other = [true if asked.needs_truth else ""]
             if asked.kind == "set":
                 other = [_content_of(known, asked.features), reference]
-            else:
-                other = [true if asked.needs_truth else ""]
             keys[metric] = _key(digests.get(metric), made, settings, *other)
-    had: dict[str, list] = {}
-    for metric, key in keys.items():
-        assert kept is not None  # there are keys
-        rows_kept = _read_rows(kept, metric, key)
-        if rows_kept:
-            had[metric] = rows_kept
+    had = _rows_there(kept, keys)
     images_todo = [metric for metric in image_metrics if metric not in had]
     sets_todo = [metric for metric in set_metrics if metric not in had]
 
@@ -142,10 +136,8 @@ def write_scores(
             found.setdefault(key, []).append(values)
     for row in status:
         if row["status"] != "restored":
-            note = f"not restored: {row['reason']}"
-            rows += [
-                {"id": row["id"], "metric": m, "value": None, "note": note} for m in images_todo
-            ]
+            empty = {"id": row["id"], "value": None, "note": f"not restored: {row['reason']}"}
+            rows += [{**empty, "metric": metric} for metric in images_todo]
     sets = score.score_set(
         done,
         {key: np.concatenate(parts) for key, parts in found.items()},
@@ -165,6 +157,12 @@ def write_scores(
     each = [row for metric in image_metrics for row in _by_id(measured[metric])]
     write_table(out_images, ("id", "metric", "value", "note"), each)
     write_table(out_sets, SET_COLUMNS, [row for metric in set_metrics for row in measured[metric]])
+
+
+def _rows_there(kept: Path | None, keys: Mapping[str, str]) -> dict[str, list]:
+    """{metric: rows} of what was measured before with the same key."""
+    found = {name: _read_rows(kept, name, key) for name, key in keys.items()} if kept else {}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _by_id(rows: Sequence[Mapping]) -> list[Mapping]:

@@ -1,6 +1,5 @@
 """Scores of a run and published numbers -> the long table."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from frcore.config import CATALOGUE, Protocol
+from frcore.io.tables import table_writer
 from frcore.metrics.intervals import NOT_THERE, mean_of_images, resample_counts
 from frcore.registry import METRICS, nearest
 
@@ -85,8 +85,7 @@ def join_scores(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
+        writer = table_writer(opened, COLUMNS)
         for row in rows:
             writer.writerow({key: as_text(value) for key, value in row.items()})
 

@@ -6,7 +6,6 @@ restored.
 N batch, C channels, S side of an aligned face.
 """
 
-import csv
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from frcore.io.images import (
     to_uint8,
     write_image,
 )
+from frcore.io.tables import table_writer
 from frcore.restore.models import RestoreError, Restorer
 from frcore.seeds import torch_generator
 
@@ -194,9 +194,7 @@ def restore_folder(
         more = dict.fromkeys(column for row in rows for column in row)
         columns = [*STATUS_COLUMNS, *(column for column in more if column not in STATUS_COLUMNS)]
         with part_csv.open("w", encoding="utf-8", newline="") as opened:
-            writer = csv.DictWriter(opened, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            table_writer(opened, columns).writerows(rows)
     return counts
 
 

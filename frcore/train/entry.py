@@ -67,8 +67,7 @@ def train_model(
         f"device {device}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
     )
     degraders, low_quality = degraders or {}, low_quality or {}
-    # the starting weights depend on the entry's seed alone
-    torch.manual_seed(seed_for(entry.seed, name, "init"))
+    torch.manual_seed(seed_for(entry.seed, name, "init"))  # whatever ran before
     model = build(method, settings)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = load_guide(entry.method, settings, helpers, assets, device, training=True)

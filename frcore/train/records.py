@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from frcore.io.images import atomic_output, to_uint8, write_image
+from frcore.io.tables import table_writer
 
 REPORT_SECONDS = 30  # between two lines of the log
 
@@ -82,6 +83,4 @@ class _History:
             return
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with atomic_output(self.path) as part, open(part, "w", newline="") as opened:
-            writer = csv.DictWriter(opened, names, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+            table_writer(opened, names).writerows(self.rows)
