@@ -124,10 +124,11 @@ class TrainStage(Strict):
 class Train(Strict):
     """How a model is trained. Counts are images seen, so that batch size changes no schedule."""
 
-    datasets: tuple[Name, ...] = ("digiface",)
+    datasets: tuple[Name, ...] = ("digiface",)  # each has an equal part, whatever its size
     # methods of two sets: whose faces are degraded; people of both sets are shared out among them
     low_quality: tuple[Name, ...] = ()
     degradations: tuple[Name, ...] = ()  # none for methods that see clean faces alone
+    mirror: bool = False  # half of the faces are mirrored, with their parsing maps
     stages: tuple[TrainStage, ...] = ()  # one after another; the last goes on to the end
     images: int = Field(512, ge=1)  # images seen in this run
     batch: int = Field(16, ge=1)

@@ -348,12 +348,19 @@ def apply_colour_shift(state: _State, step: ColourShift, chosen, drawn, seeds) -
 @applies(Jitter)
 def apply_jitter(state: _State, step: Jitter, chosen, drawn, seeds) -> torch.Tensor:
     """Face by face, each in its own order of operations."""
+
+    def varied(face, parameters):
+        for name in parameters["order"]:
+            face = jitter(face, name, parameters[name])
+        return face
+
     changed = []
     for i, parameters in zip(chosen, drawn):
         side = state.sides[i]
-        face = state.images[i : i + 1, :, :side, :side]
-        for name in parameters["order"]:
-            face = jitter(face, name, parameters[name])
+        face = varied(state.images[i : i + 1, :, :side, :side], parameters)
         grown = state.images.shape[-1] - side
         changed.append(F.pad(face, (0, grown, 0, grown)))
+    if step.both:
+        true = [varied(state.truth[i : i + 1], p) for i, p in zip(chosen, drawn)]
+        state.truth = _put(state.truth, chosen, to_bytes(torch.cat(true)) / 255)
     return _put(state.images, chosen, torch.cat(changed))

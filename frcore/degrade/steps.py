@@ -392,7 +392,7 @@ class ColourShift(BaseStep):
 class Jitter(BaseStep):
     """Brightness, contrast, saturation (factors) and hue (turns) in random order; clip after each.
 
-    The truth is untouched.
+    `both`: the truth is changed alike, for more varied faces; else it is untouched.
     """
 
     kind: Literal["jitter"]
@@ -400,6 +400,7 @@ class Jitter(BaseStep):
     contrast: Range = (1.0, 1.0)
     saturation: Range = (1.0, 1.0)
     hue: Range = (0.0, 0.0)
+    both: bool = False
 
     @model_validator(mode="after")
     def _check(self):

@@ -104,3 +104,19 @@ def compose_celebamask(folder: str | Path, index: int, size: int = 512) -> np.nd
     if not found:
         raise FileNotFoundError(f"no part files {index:05d}_*.png in {folder}")
     return labels
+
+
+def mirror_table(classes: int) -> np.ndarray:
+    """uint8 table: table[map[:, ::-1]] is the map of the mirrored face (left and right swapped).
+
+    Raises ValueError for a number of classes other than 10 or 19.
+    """
+    if classes not in (10, 19):
+        raise ValueError(f"parsing maps have 10 or 19 classes, got {classes}")
+    names = LABELS_10 if classes == 10 else LABELS_19
+    swapped = []
+    for name in names:
+        # l_lip and u_lip are lower and upper, neck_l is a necklace, ear_r an earring
+        other = {"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:]
+        swapped.append(names.index(other if other in names else name))
+    return np.array(swapped, dtype=np.uint8)

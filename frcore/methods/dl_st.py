@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from frcore.config import Strict
 from frcore.faces.batch import Faces
 from frcore.nets.adversary import Adversary
-from frcore.nets.losses import descend, perceptual_of
+from frcore.nets.losses import descend, identity_of, perceptual_of
 from frcore.nets.stylegan2 import (
     Generator,
     Synthesis,
@@ -54,7 +54,7 @@ METHOD = {
     "Restoration, Frontiers in Signal Processing 3:1106465, 2023",
     "data": "paired",
     "training_helpers": ["prior"],
-    "training_assets": ["perceptual"],
+    "training_assets": ["perceptual", "identity"],
 }
 
 TAPS = {"vgg16": ("conv4_3",), "mobilenet_v2": ("features6",)}  # phi of Eq. 8
@@ -78,6 +78,7 @@ class Settings(Strict):
     pixel_weight: float = 1.0  # alpha
     perceptual_weight: float = 0.02  # beta
     adversarial_weight: float = 0.02  # gamma
+    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
     learning_rate: float = 5e-5  # of encoder, skip layers and discriminator
     decoder_rate: float = 0.1  # the decoder's, as a part of it
     least_rate: float = 1e-7  # at the end of a period
@@ -279,6 +280,7 @@ class Trainer:
     def __init__(self, model: SkipTransformer, settings: Settings, guide: dict):
         s = self.settings = settings
         self.perceptual = perceptual_of(guide, s.perceptual_weight)
+        self.identity = identity_of(guide, s.identity_weight)
         d = begin_at_prior(model, guide, "DL-ST")
         self.networks = {"model": model, "discriminator": d}
         new = [*model.encoder.parameters(), *model.skips.parameters()]
@@ -319,6 +321,9 @@ class Trainer:
         if s.perceptual_weight:
             losses["perceptual"] = self._perceptual(y_hat, y)
             total = total + s.perceptual_weight * losses["perceptual"]
+        if self.identity:
+            losses["identity"] = self.identity(y_hat / 2 + 0.5, batch["truth"])
+            total = total + s.identity_weight * losses["identity"]
         if s.adversarial_weight:
             losses["adversarial"] = adversary.fool(y_hat)
             total = total + s.adversarial_weight * losses["adversarial"]

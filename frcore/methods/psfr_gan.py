@@ -34,7 +34,7 @@ from frcore.config import Strict
 from frcore.faces.batch import Faces
 from frcore.frozen.parsing import one_hot, predict_labels
 from frcore.nets.adversary import Adversary
-from frcore.nets.losses import descend
+from frcore.nets.losses import descend, identity_of
 
 METHOD = {
     "title": "PSFR-GAN",
@@ -42,7 +42,7 @@ METHOD = {
     "Restoration, CVPR 2021, arXiv 2009.08709",
     "data": "paired",
     "helpers": ["parser"],
-    "training_assets": ["perceptual"],
+    "training_assets": ["perceptual", "identity"],
     "labels": True,
 }
 
@@ -73,6 +73,7 @@ class Settings(Strict):
     matching_weight: float = 10.0
     adversarial_weight: float = 1.0
     style_weight: float = 1000.0
+    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
     g_learning_rate: float = 1e-4
     d_learning_rate: float = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -284,6 +285,7 @@ class Trainer:
             raise ValueError("PSFR-GAN with parsing needs settings.parser: a trained FPN entry")
         if settings.style and self.perceptual is None:
             raise ValueError("the semantic-aware style loss needs a perceptual net")
+        self.identity = identity_of(guide, settings.identity_weight)
         self.networks = {"model": model, "discriminators": Discriminators(settings)}
         d = self.networks["discriminators"].to(model.constant.device)
         s = settings
@@ -324,6 +326,9 @@ class Trainer:
                 s.labels,
             )
             total = total + s.style_weight * losses["style"]
+        if self.identity:
+            losses["identity"] = self.identity(restored / 2 + 0.5, batch["truth"])
+            total = total + s.identity_weight * losses["identity"]
         descend(self.optimizers["model"], total)
 
         if adversarial:

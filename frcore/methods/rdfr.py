@@ -31,7 +31,7 @@ from frcore.config import Strict
 from frcore.faces.batch import Faces
 from frcore.nets.adversary import Adversary
 from frcore.nets.augment import colour_and_translation
-from frcore.nets.losses import descend, perceptual_of, processes
+from frcore.nets.losses import descend, identity_of, perceptual_of, processes
 from frcore.nets.stylegan2 import (
     Discriminator,
     DiscriminatorBlock,
@@ -50,7 +50,7 @@ METHOD = {
     "title": "RDFR",
     "paper": "Zhao et al., Rethinking Deep Face Restoration, CVPR 2022",
     "data": "paired",
-    "training_assets": ["perceptual"],
+    "training_assets": ["perceptual", "identity"],
     "stochastic": True,
 }
 
@@ -82,6 +82,7 @@ class Settings(Strict):
     perceptual_weight: float = 1.0
     perceptual: Literal["mobilenet_v2", "vgg19"] = "mobilenet_v2"
     commitment_weight: float = 1.0
+    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
     spread_weight: float = 0.0  # of two draws' distance in L_REC; needs `stochastic`
     r1_gamma_weight: float = 0.05
     r1_every: int = 16  # steps
@@ -328,6 +329,7 @@ class Trainer:
     def __init__(self, model: RDFR, settings: Settings, guide: dict):
         s = self.settings = settings
         self.perceptual = perceptual_of(guide, s.perceptual_weight)
+        self.identity = identity_of(guide, s.identity_weight)
         if s.spread_weight and not s.stochastic:
             raise ValueError("spread_weight needs stochastic: true, or must be 0")
         device = next(model.parameters()).device
@@ -362,6 +364,9 @@ class Trainer:
         restored = restored[: len(x)]
         losses["adversarial"] = adversary.fool(restored)  # Eq. 9
         total = total + s.adversarial_weight * losses["adversarial"]
+        if self.identity:
+            losses["identity"] = self.identity(restored / 2 + 0.5, batch["truth"])
+            total = total + s.identity_weight * losses["identity"]
         if commitment.requires_grad:
             losses["commitment"] = commitment
             total = total + s.commitment_weight * commitment

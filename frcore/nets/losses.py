@@ -61,6 +61,28 @@ def perceptual_of(guide: Mapping, weight: float):
     return guide["perceptual"]
 
 
+def identity_of(guide: Mapping, weight: float) -> Callable | None:
+    """The identity loss of a trainer's `guide`, None for weight 0; ValueError without the net.
+
+    It takes restored and true faces N x 3 x S x S in [0, 1] and gives the mean squared distance of
+    their descriptors (dlib's: two photographs of one person are closer than 0.6). The frame of the
+    faces is `guide["frame"]`: crop_scale and crop_shift.
+    """
+    if not weight:
+        return None
+    net, frame = guide.get("identity"), guide.get("frame", (0.7, 0.1))
+    if net is None:
+        raise ValueError("identity_weight needs the recognition net, or must be 0")
+
+    def distance(restored: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(restored.device.type, enabled=False):
+            with torch.no_grad():
+                true = net.descriptors(truth.float(), *frame)
+            return (net.descriptors(restored.float(), *frame) - true).square().sum(1).mean()
+
+    return distance
+
+
 def logistic_d(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Discriminator's logistic loss on logits: -log sigmoid(D(x)) - log(1 - sigmoid(D(G))).
 

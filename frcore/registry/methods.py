@@ -87,12 +87,14 @@ class MethodRow:
     def parts(self, settings: Mapping, training: bool) -> dict[str, str]:
         """{name in the guide: asset} of the pretrained parts, for these settings.
 
-        A perceptual net is left out where the settings give it no weight.
+        One whose weight ("{name}_weight") is 0, or whose setting is empty, is left out.
         """
         names = (*self.assets, *(self.training_assets if training else ()))
         found = {}
         for name in dict.fromkeys(names):
-            asset = NETS.get(name, name)
+            asset, weight = NETS.get(name, name), f"{name}_weight"
+            if settings.get(weight, default_of(self.module, weight)) == 0:
+                continue
             if name == "perceptual":
                 asset = settings.get("perceptual", default_of(self.module, "perceptual"))
             if asset:

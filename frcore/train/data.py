@@ -45,9 +45,14 @@ class TrainingFaces:
         recipes: Sequence[Recipe],
         learned: Mapping[str, Pairs] | None = None,
         parse: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        sets: Sequence[int] = (),
+        mirror: np.ndarray | None = None,
     ):
         """learned: what the recipes' `learned` steps call, {entry: Pairs}. parse: what makes label
         maps N x H x W of the clean faces N x 3 x H x W of those pairs, where a method reads maps.
+        sets: how many of the samples belong to each data set, in their order; the sets take turns,
+        so that each has an equal part of a batch. mirror: half of the faces are mirrored, and what
+        a label becomes in the mirror (of no use without maps).
 
         Raises ValueError when there is no face, or no `parse` where it is needed, FileNotFoundError
         naming a missing file.
@@ -63,6 +68,13 @@ class TrainingFaces:
         self.recipes = list(recipes)
         self.learned = dict(learned or {})
         self.parse = parse
+        self.mirror = None if mirror is None else torch.as_tensor(mirror).long()
+        self.sets = [size for size in sets if size] or [len(self.samples)]
+        if sum(self.sets) != len(self.samples):
+            raise ValueError(
+                f"sets of {sum(self.sets)} faces in all, {len(self.samples)} are given"
+            )
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
         self.with_labels = samples[0].labels is not None
         if self.with_labels and parse is None and any(recipe.learned for recipe in recipes):
             raise ValueError("generated faces have no parsing maps: a parser is needed")
@@ -84,18 +96,23 @@ class TrainingFaces:
         return read_image(sample.image), labels
 
     def indices(self, position: int, n: int) -> list[int]:
-        """Indices of images position .. position + n - 1: a new shuffle in every pass."""
+        """Indices of images position .. position + n - 1: sets in turn, each in a new shuffle in
+        every pass through it."""
         chosen = []
+        starts = [sum(self.sets[:k]) for k in range(len(self.sets))]
         for q in range(position, position + n):
-            turn, place = divmod(q, len(self.samples))
-            chosen.append(int(self._order(turn)[place]))
+            q, k = divmod(q, len(self.sets))
+            turn, place = divmod(q, self.sets[k])
+            chosen.append(starts[k] + int(self._order(k, turn)[place]))
         return chosen
 
-    def _order(self, turn: int) -> np.ndarray:
-        if getattr(self, "_turn", None) != turn:
-            self._turn = turn
-            self._permutation = numpy_generator(self.seed, "order", turn).permutation(len(self))
-        return self._permutation
+    def _order(self, k: int, turn: int) -> np.ndarray:
+        known = self._orders.get(k)
+        if known is None or known[0] != turn:
+            which = (k,) if len(self.sets) > 1 else ()
+            rng = numpy_generator(self.seed, "order", turn, *which)
+            known = self._orders[k] = (turn, rng.permutation(self.sets[k]))
+        return known[1]
 
     def batch(self, position: int, n: int, device: torch.device, rank: int = 0, ranks: int = 1):
         """Images position .. position + n - 1 of the run, this rank's share of them.
@@ -107,9 +124,21 @@ class TrainingFaces:
         share = n // ranks
         position += rank * share
         places = range(position, position + share)
-        truth, *labels = self._take(position, share, device)
+        parts = self._take(position, share, device)
         self._read_ahead(position + n, share)
+        return self._made(parts, places)
+
+    def _made(self, parts: Sequence[torch.Tensor], places: Sequence[int]) -> dict:
+        """A batch of images, and label maps if there are some, at places of the run."""
+        truth, *labels = parts
         batch = {"truth": truth.permute(0, 3, 1, 2).float() / 255}
+        turned = self._mirrored(places)
+        if turned:
+            batch["truth"][turned] = batch["truth"][turned].flip(-1)
+            labels = [part.clone() for part in labels]
+            for part in labels:
+                table = self.mirror.to(part.device)
+                part[turned] = table[part[turned].flip(-1).long()].to(part.dtype)
         if self.recipes:
             batch["truth"], batch["degraded"] = self.degrade(batch["truth"], places)
         if labels:
@@ -122,9 +151,12 @@ class TrainingFaces:
 
     def once(self, n: int, device: torch.device):
         """Every face once, in batches of n as `batch` gives them: for a fit that is no descent."""
+        rest = list(range(len(self)))
+        order = self.indices(0, len(self)) if len(self.sets) == 1 else rest
         for start in range(0, len(self), n):
-            share = min(n, len(self) - start)
-            yield self.batch(start, share, device)
+            chosen = order[start : start + n]
+            parts = _stacked(self._decode(i) for i in chosen)
+            yield self._made([part.to(device) for part in parts], range(start, start + len(chosen)))
 
     def fixed_batch(self, n: int, device: torch.device) -> dict[str, torch.Tensor]:
         """The first faces with one fixed degradation each, for pictures of the progress."""
@@ -155,6 +187,13 @@ class TrainingFaces:
                 learned=self.learned,
             )
         return clean, degraded
+
+    def _mirrored(self, positions: Sequence[int]) -> list[int]:
+        """Which of these images of the run are mirrored."""
+        if self.mirror is None:
+            return []
+        drawn = [numpy_generator(self.seed, "mirror", p).random() for p in positions]
+        return [i for i, value in enumerate(drawn) if value < 0.5]
 
     def _recipe_at(self, position: int) -> tuple[int, np.random.Generator]:
         """Which recipe an image of the run gets, and what its parameters are drawn from."""

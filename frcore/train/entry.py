@@ -16,11 +16,12 @@ from frcore.config import LEAST_LEFT, Model, load_settings
 from frcore.degrade.draw import Pairs
 from frcore.degrade.recipes import Recipe
 from frcore.faces.batch import sides_of
+from frcore.faces.parsing_maps import mirror_table
 from frcore.frozen import parsing
 from frcore.frozen.guide import build, frozen, load_guide
 from frcore.io import checkpoint
 from frcore.io.images import atomic_output
-from frcore.registry import METHODS, load_method
+from frcore.registry import METHODS, default_of, load_method
 from frcore.seeds import numpy_generator, seed_for
 from frcore.train.data import Sample, TrainingFaces, TwoSets
 from frcore.train.loop import Schedule, train
@@ -71,6 +72,7 @@ def train_model(
     model = build(method, settings)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
+    guide["frame"] = (card.get("crop_scale", 0.7), card.get("crop_shift", 0.1))
     faces = faces_of(entry, samples, low_quality, recipes, degraders, guide, device)
     start = _start_of(entry, name, start)
     networks, before = _begin(model, start, log)
@@ -223,11 +225,19 @@ def faces_of(entry, samples, low_quality, recipes, degraders, guide, device):
         functools.partial(parsing.predict_labels, guide["parser"]) if "parser" in guide else None
     )
     good = [sample for part in samples.values() for sample in part]
+    sets = [len(part) for part in samples.values()]
+    classes = entry.settings.get("labels", default_of(METHODS[entry.method].module, "labels"))
+    mirror = mirror_table(classes or 10) if entry.training.mirror else None
     if not low_quality:
-        return TrainingFaces(good, entry.seed, own, load_degraders(degraders, device), parse)
+        pairs = load_degraders(degraders, device)
+        return TrainingFaces(good, entry.seed, own, pairs, parse, sets, mirror)
     bad = [sample for part in low_quality.values() for sample in part]
+    bad_sets = [len(part) for part in low_quality.values()]
     other = seed_for(entry.seed, "low quality")
-    return TwoSets(TrainingFaces(good, entry.seed, []), TrainingFaces(bad, other, own))
+    return TwoSets(
+        TrainingFaces(good, entry.seed, [], sets=sets, mirror=mirror),
+        TrainingFaces(bad, other, own, sets=bad_sets, mirror=mirror),
+    )
 
 
 def _start_of(entry: Model, name: str, start: Path | None) -> Path | None:
