@@ -41,7 +41,8 @@ def device_of(args):
 
 
 def print_table(rows: list[dict], columns: list[str]) -> None:
-    cells = [columns, *([str(row.get(key, "")) for key in columns] for row in rows)]
+    shown = [[row.get(key) for key in columns] for row in rows]
+    cells = [columns, *(["" if v is None else str(v) for v in line] for line in shown)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
