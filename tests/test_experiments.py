@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,15 @@ def stand_in(data: dict) -> None:
         for path in (dataset.get("path"), dataset.get("labels", {}).get("path")):
             if path:
                 Path(path).mkdir(parents=True, exist_ok=True)
+        people = Path(CATALOGUE / dataset.get("people", ""))
+        if people.is_file():
+            for line in people.read_text().splitlines()[1:]:
+                Path(dataset["path"], line.split(",")[0]).touch()
     for model in data["models"].values():
+        init = Path(model.get("init", ""))
+        if init.suffix and (ROOT / init).is_file():  # beside the experiment
+            init.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / init, init)
         if model.get("weights"):
             settings = load_method(model["method"]).Settings(**model.get("settings", {}))
             card = {"method": model["method"], "settings": settings.model_dump()}

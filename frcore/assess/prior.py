@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from frcore.assess import MEASURED
 from frcore.faces.build import face_files
 from frcore.faces.detect import find_faces, load_detector
 from frcore.frozen import perceptual
@@ -17,7 +18,7 @@ from frcore.io.images import read_images, to_uint8, write_image
 from frcore.io.tables import ASSESSMENT, text, write_table
 from frcore.metrics import score, sets
 from frcore.nets import latent_search as search
-from frcore.registry import METRICS as ROWS
+from frcore.registry import METRICS
 from frcore.restore.models import load_model
 from frcore.seeds import seed_for, torch_generator
 from frcore.train.pictures import CURVES, grid
@@ -26,7 +27,6 @@ TRUNCATION = 0.7
 DETECTED = 500  # samples in which faces are looked for
 SET = 5000  # samples and real faces of the Frechet distance, at most
 ENLARGE = 4  # before detection: HOG finds faces from 80 px
-METRICS = ("psnr_rgb", "stlpips_vgg", "id_dlib")  # of an inversion against its face
 
 
 def assess(
@@ -70,11 +70,11 @@ def assess(
     log(f"faces found in {share:.1%} of {DETECTED} samples")
 
     # ----- distance to real faces
-    real, nets = list(real)[:SET], score.load_nets(assets, [*METRICS, *CURVES], device)
+    real, nets = list(real)[:SET], score.load_nets(assets, [*MEASURED, *CURVES], device)
     wanted = score.set_features((read_images([path]) for path in real), CURVES, nets)
     found = score.set_features(draw(len(real), 1.0, "set"), CURVES, nets)
     for metric in CURVES:
-        (net,) = ROWS[metric].assets
+        (net,) = METRICS[metric].assets
         if net not in nets:
             add("samples", "", metric, None, 0, f"no weights: {net}")
             continue
@@ -171,5 +171,5 @@ def search_all(prior, truth, ws, net, steps: int, batch: int = 10) -> torch.Tens
 
 def _scores(result, truth, paths, nets, frame, seed) -> list[dict]:
     ids = [path.stem for path in paths]
-    rows = score.score_images(result.cpu(), truth.cpu(), ids, METRICS, nets, *frame)
+    rows = score.score_images(result.cpu(), truth.cpu(), ids, MEASURED, nets, *frame)
     return score.summarise(rows, seed_for(seed, "inversion"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from frcore.assess import MEASURED
 from frcore.faces.build import face_files, read_table
 from frcore.io.images import read_image, read_images, to_uint8, write_image
 from frcore.io.tables import write_table
@@ -22,7 +23,6 @@ from frcore.seeds import seed_for
 COLUMNS = (
     "model", "dataset", "degradation", "what", "metric", "value", "n", "ci_low", "ci_high", "note",
 )  # fmt: skip
-METRICS = ("psnr_rgb", "stlpips_vgg", "id_dlib")  # of a restoration against its truth
 FACES, DRAWS, SHOWN = 50, 8, 6  # SHOWN: faces and draws in the picture
 
 
@@ -79,7 +79,7 @@ def assess(
     pairs = list(zip(samples[::2], samples[1::2]))
     between = np.mean([values(a, b, "stlpips_vgg") for a, b in pairs], 0)
     add("between draws", "stlpips_vgg", between, f"{len(pairs)} pairs a face")
-    own = {m: np.stack([values(part, truth, m) for part in samples]) for m in METRICS}
+    own = {m: np.stack([values(part, truth, m) for part in samples]) for m in MEASURED}
     for metric, found in own.items():
         means = found.mean(1)  # a table that measures one draw a face shows one of these
         notes = []

@@ -68,7 +68,8 @@ class Dataset(Strict):
 
     source: Kind  # a file of frcore/faces/kinds
     path: str | None = None  # folder of photographs (source: folder)
-    people: Literal["subfolder", "file", "none"] | str = "none"  # or a CSV: photo,person
+    # or a CSV photo,person, of the working folder or of the catalogue
+    people: Literal["subfolder", "file", "none"] | str = "none"
     samples: int = Field(6000, ge=1)  # digiface: candidates drawn, about a quarter is kept
     limit: int | None = Field(None, ge=1)  # use only the first photographs in sorted order
     shards: int = Field(4, ge=1)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from frcore.config import project_file
+
 if TYPE_CHECKING:
     from frcore.config import Dataset
 
@@ -17,7 +19,8 @@ RULES = ("none", "subfolder", "file")  # anything else is the path of a table
 
 def rule(dataset: "Dataset") -> str:
     """One of RULES or the path of a table; "none" for kinds without a folder of photographs."""
-    return dataset.people if dataset.path else "none"
+    how = dataset.people if dataset.path else "none"
+    return how if how in RULES else project_file(how)
 
 
 def finder(dataset: "Dataset") -> Callable[[str, str], str]:

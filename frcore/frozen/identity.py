@@ -2,7 +2,7 @@
 
 D. King, "dlib_face_recognition_resnet_model_v1", 2017: 29 convolutions, 128 numbers a face, trained
 with a metric loss so that two photographs of one person are closer than 0.6. Written from the
-file's layout, without dlib's code; agrees with dlib to about 1e-6 (tests/test_helpers.py).
+file's layout, without dlib's code; agrees with dlib to about 1e-6 (tests/test_frozen.py).
 Unlike dlib it runs on any device, in batches, and passes gradients to the images.
 
 Chips are cut with one fixed window for all frames that were aligned the same way: differentiable,

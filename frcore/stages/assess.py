@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from frcore.assess import MEASURED, prior, samples
 from frcore.assess import degradation as learned
-from frcore.assess import prior, samples
 from frcore.device import pick_device
 from frcore.io.assets import present
 from frcore.metrics.score import load_nets
@@ -47,6 +47,6 @@ def assess_samples(job: AssessSamples) -> None:
     """Distances between restorations of one face, and of each to the truth and to other people."""
     device = pick_device("auto")
     restorer = load_entry(job.name, job.entry, job.weights, job.frame, job.assets, device)
-    nets = load_nets(present(job.resources), samples.METRICS, device)
+    nets = load_nets(present(job.resources), MEASURED, device)
     cell = (job.dataset, job.degradation)
     samples.assess_cell(restorer, cell, Path(job.results), nets, job.output.scores, job.entry.seed)

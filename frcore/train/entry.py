@@ -64,15 +64,14 @@ def train_model(
     """
     method, row, asked = load_method(entry.method), METHODS[entry.method], entry.training
     settings = load_settings(method.Settings, entry.settings, f"models.{name}.settings.")
-    log(
-        f"device {device}, CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}"
-    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    log(f"device {device}, CUDA_VISIBLE_DEVICES={visible}")
     degraders, low_quality = degraders or {}, low_quality or {}
     torch.manual_seed(seed_for(entry.seed, name, "init"))  # whatever ran before
     model = build(method, settings)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = load_guide(entry.method, settings, helpers, assets, device, training=True)
-    guide["frame"] = (card.get("crop_scale", 0.7), card.get("crop_shift", 0.1))
+    guide["frame"] = card.get("crop_scale", 0.7), card.get("crop_shift", 0.1)
     faces = faces_of(entry, samples, low_quality, recipes, degraders, guide, device)
     start = _start_of(entry, name, start)
     networks, before = _begin(model, start, log)
