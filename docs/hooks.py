@@ -43,7 +43,7 @@ def on_page_markdown(markdown, page, config, files):
 
     def shown(match):
         text = (ROOT / "tests" / "examples" / match[1]).read_text(encoding="utf-8")
-        return f"```python title={match[1]}\n{text}```"
+        return f'```python title="{match[1]}"\n{text}```'
 
     return EXAMPLE.sub(shown, markdown)
 
@@ -187,13 +187,14 @@ def methods() -> str:
 def metrics() -> str:
     """Every metric."""
     better = {True: "higher", False: "lower", None: ""}
-    rows = [
-        (f"`{name}`", row.title, row.kind, better[row.higher_is_better],
-         "yes" if row.needs_truth else "no", ", ".join(row.assets), row.min_side, row.unit,
-         row.what)
-        for name, row in METRICS.items()
-    ]  # fmt: skip
-    head = ["metric", "title", "of", "better", "truth", "needs", "least side", "unit", "what"]
+    rows = []
+    for name, row in METRICS.items():
+        needs = ["truth"] * row.needs_truth + list(row.assets)
+        title = row.title + f", {row.unit}" * bool(row.unit)
+        side = f"{row.min_side} px" if row.min_side > 1 else ""
+        rows.append((f"`{name}`", title, row.kind, better[row.higher_is_better],
+                     ", ".join(needs), side, row.what))  # fmt: skip
+    head = ["metric", "title", "of", "better", "needs", "from", "what"]
     return (
         "# Metrics\n\nOf an image: one value an image, averaged. Of a set: one value for all "
         "images. A metric whose parts cannot be had is empty, with the reason.\n\n"

@@ -246,6 +246,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert f"frcore {verb}" in pages["cli"]
     assert "load_model" in pages["python"] and "restore_faces" in pages["python"]
     for path in tmp_path.glob("site/**/*.html"):  # nothing is fetched by a reader's browser
+        assert "```" not in path.read_text(), f"{path}: a fence that is none"
         assert not re.search(r'(src|rel="stylesheet" href)="https?:', path.read_text()), path
 
 
