@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from frcore.config import read_yaml, with_catalogue
-from frcore.io import assets
+from frcore.io import assets, fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def resources():
     """`resources("dlib_68", ...)` -> cache folder that holds these assets, fetched when missing."""
     root = Path(os.environ.get("FRCORE_RESOURCES", ROOT / "resources")).resolve()
 
-    def fetch(*names: str) -> Path:
+    def fetched(*names: str) -> Path:
         for name in names:
             try:
                 assets.locate(name, root)
@@ -46,7 +46,7 @@ def resources():
                     pytest.skip(f"{name} cannot be fetched: {error}")
         return root
 
-    return fetch
+    return fetched
 
 
 @pytest.fixture(scope="session")

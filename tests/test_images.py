@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from frcore import seeds
-from frcore.io import images
+from frcore.io import files, images
 
 
 def test_uint8_and_float_are_inverse():
@@ -75,7 +75,7 @@ def test_atomic_output_appears_complete_or_not_at_all(tmp_path, folder):
     target = tmp_path / "deep" / "out"
 
     def write(text, fail=False):
-        with images.atomic_output(target, folder=folder) as part:
+        with files.atomic_output(target, folder=folder) as part:
             (part / "x" if folder else part).write_text(text)
             if fail:
                 raise RuntimeError("half way")

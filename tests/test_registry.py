@@ -60,7 +60,7 @@ def tiny(name):
     return module, settings, model, guide
 
 
-class Recogniser:
+class Recogniser(nn.Module):
     """In the place of the recognition net: numbers of a face that hang on its pixels."""
 
     def descriptors(self, images, crop_scale, crop_shift):

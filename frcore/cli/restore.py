@@ -44,7 +44,8 @@ def sample(args) -> int:
     """Faces of a generative model as OUT/000000.png, ..., and OUT.png with up to 100 of them."""
     import torch
 
-    from frcore.io.images import atomic_output, to_uint8, write_image
+    from frcore.io.files import atomic_output
+    from frcore.io.images import to_uint8, write_image
     from frcore.registry import METHODS
     from frcore.restore.models import load_model
     from frcore.seeds import torch_generator

@@ -11,6 +11,7 @@ from frcore import seeds
 from frcore.degrade.apply import degrade_batch
 from frcore.degrade.draw import draw
 from frcore.degrade.recipes import Recipe
+from frcore.io import files
 from frcore.io import images as image_files
 from frcore.io.tables import table_writer
 
@@ -60,8 +61,8 @@ def degrade_folder(
 
         faces = tqdm(faces, desc=f"{dataset} {preset}", unit="face")
     with (
-        image_files.atomic_output(out_csv) as part_csv,
-        image_files.atomic_output(out_dir, folder=True) as part_dir,
+        files.atomic_output(out_csv) as part_csv,
+        files.atomic_output(out_dir, folder=True) as part_dir,
         open(part_csv, "w", newline="") as file,
     ):
         table = table_writer(file, COLUMNS)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from frcore.faces import align, detect, kinds, parsing_maps, people, sources
-from frcore.io.images import BadImage, atomic_output, write_image
+from frcore.io.files import atomic_output
+from frcore.io.images import BadImage, write_image
 from frcore.io.tables import table_writer
 from frcore.seeds import seed_for
 

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 
 
 class WeightsError(ValueError):

@@ -5,12 +5,8 @@ Inside frcore an image batch is RGB, float32, NCHW, in [0, 1]. Files are 8-bit R
 N batch, C channels, H height, W width.
 """
 
-import contextlib
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,33 +119,3 @@ def check_images(images: torch.Tensor, name: str = "images") -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(f"{name}: values must be in [0, 1], got [{low:.4g}, {high:.4g}]")
-
-
-@contextlib.contextmanager
-def atomic_output(path: str | Path, folder: bool = False) -> Iterator[Path]:
-    """Yield a temporary path; on success it replaces `path`, on failure it is removed.
-
-    So a file or folder that exists under its final name is always complete.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    scratch.chmod(0o755)
-    part = scratch if folder else scratch / path.name
-    try:
-        yield part
-        if folder and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    finally:
-        if scratch.exists():
-            shutil.rmtree(scratch)
-
-
-@contextlib.contextmanager
-def linked_folder(files: dict[str, Path]) -> Iterator[Path]:
-    """A temporary folder in which {name}.png leads to each of `files`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, path in files.items():
-            os.symlink(Path(path).resolve(), Path(scratch) / f"{name}.png")
-        yield Path(scratch)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from frcore.io.images import atomic_output, read_photo
+from frcore.io.files import atomic_output
+from frcore.io.images import read_photo
 
 # formats that are written as they came; others become PNG
 WRITTEN = {

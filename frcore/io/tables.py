@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 
 # of the tables that tell what a trained network can do (frcore/assess)
 ASSESSMENT = ("model", "what", "dataset", "metric", "value", "n", "ci_low", "ci_high", "note")

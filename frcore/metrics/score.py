@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frcore.io.images import atomic_output, check_images, to_float, to_uint8
+from frcore.io.files import atomic_output
+from frcore.io.images import check_images, to_float, to_uint8
 from frcore.metrics import intervals, sets
 from frcore.metrics.sets import NoValue, Restored, SetScore, Truth
 from frcore.registry.metrics import FEATURES, METRICS, load_features, load_metric, load_train

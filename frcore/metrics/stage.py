@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from frcore.config import Protocol
-from frcore.io.images import atomic_output, read_image, to_float
+from frcore.io.files import atomic_output
+from frcore.io.images import read_image, to_float
 from frcore.io.tables import write_table
 from frcore.metrics import score
 from frcore.registry import METRICS

@@ -20,14 +20,8 @@ from frcore.faces.batch import Faces, resized, sides_note
 from frcore.faces.build import face_files
 from frcore.frozen.guide import frozen
 from frcore.io import checkpoint
-from frcore.io.images import (
-    BadImage,
-    atomic_output,
-    read_image,
-    to_float,
-    to_uint8,
-    write_image,
-)
+from frcore.io.files import atomic_output
+from frcore.io.images import BadImage, read_image, to_float, to_uint8, write_image
 from frcore.io.tables import table_writer
 from frcore.restore.models import RestoreError, Restorer
 from frcore.seeds import torch_generator

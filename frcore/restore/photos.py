@@ -14,7 +14,8 @@ from PIL import Image
 
 from frcore.faces import align, detect, paste, sources
 from frcore.frozen.identity import SAME_PERSON
-from frcore.io.images import BadImage, atomic_output, to_float, to_uint8, write_image
+from frcore.io.files import atomic_output
+from frcore.io.images import BadImage, to_float, to_uint8, write_image
 from frcore.io.photo_files import Opened, open_photo, write_photo
 from frcore.io.tables import write_table
 from frcore.restore.aligned import reason_of, sample_deviation, sample_distance, try_faces

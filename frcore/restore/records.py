@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from frcore.faces import sources
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 from frcore.io.photo_files import WRITTEN
 from frcore.restore.aligned import sample_deviation
 

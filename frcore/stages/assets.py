@@ -1,7 +1,7 @@
 """Pretrained parts and archives of photographs: fetched, checked, listed."""
 
 from frcore.io import assets, fetch
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 from frcore.workflow.jobs import FetchAsset, Licences
 
 

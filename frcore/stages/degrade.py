@@ -2,7 +2,8 @@
 
 from frcore.degrade import test_sets
 from frcore.faces.build import face_files
-from frcore.io.images import atomic_output, write_image
+from frcore.io.files import atomic_output
+from frcore.io.images import write_image
 from frcore.workflow.jobs import ContactSheet, DegradeFaces
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from frcore.faces.build import face_files, read_table
-from frcore.io.images import linked_folder
+from frcore.io.files import linked_folder
 from frcore.report import panels
 from frcore.workflow.jobs import Panel, PanelOfStrengths
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 from frcore.io.tables import write_table
 from frcore.registry import METHODS
 from frcore.restore.aligned import restore_folder

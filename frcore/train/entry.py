@@ -20,7 +20,7 @@ from frcore.faces.parsing_maps import mirror_table
 from frcore.frozen import parsing
 from frcore.frozen.guide import build, frozen, load_guide
 from frcore.io import checkpoint
-from frcore.io.images import atomic_output
+from frcore.io.files import atomic_output
 from frcore.registry import METHODS, default_of, load_method
 from frcore.seeds import numpy_generator, seed_for
 from frcore.train.data import Sample, TrainingFaces, TwoSets

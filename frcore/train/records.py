@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from frcore.io.images import atomic_output, to_uint8, write_image
+from frcore.io.files import atomic_output
+from frcore.io.images import to_uint8, write_image
 from frcore.io.tables import table_writer
 
 REPORT_SECONDS = 30  # between two lines of the log
