@@ -8,7 +8,7 @@ CORES ?= $(shell nproc)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test docs bench lint clean
+.PHONY: run test docs counts bench lint clean
 
 run: $(READY)
 	@$(BIN)/python workflow_scripts/after_kill.py --folder .
@@ -27,6 +27,11 @@ lint: $(READY)
 docs: $(READY)
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+# after a change of a network or of the catalogue: the counts that `frcore list` shows
+counts: $(READY)
+	@$(BIN)/python -c 'import json; from frcore.cli.listing import counts_of_catalogue as c; print(json.dumps(c(), indent=1, sort_keys=True))' > frcore/catalogue/parameters.json.part
+	@mv frcore/catalogue/parameters.json.part frcore/catalogue/parameters.json
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks

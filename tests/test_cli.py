@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frcore.cli import common, main
+from frcore.cli import common, listing, main
+from frcore.config import CATALOGUE
 from frcore.io.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,17 @@ def error_of(capsys, *arguments) -> str:
 def test_help_imports_no_torch():
     code = "import sys, frcore.cli.main as c; c.make_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_list_needs_no_torch():
+    code = "import sys, frcore.cli.main as c; c.main(['list']); sys.exit('torch' in sys.modules)"
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_counted_parameters_are_those_of_the_networks():
+    known = json.loads((CATALOGUE / "parameters.json").read_text())
+    assert known == listing.counts_of_catalogue(), "run `make counts`"
 
 
 def test_wrong_arguments_end_with_1(capsys):

@@ -24,8 +24,7 @@ def list_all(args) -> int:
 
 def _models(config) -> list[dict]:
     from frcore.config import CATALOGUE
-    from frcore.io.checkpoint import read_card
-    from frcore.restore.models import find_weights
+    from frcore.io.cards import card_of, find_weights
 
     rows = []
     for name, entry in config.models.items():
@@ -36,7 +35,7 @@ def _models(config) -> list[dict]:
     known = {row["name"] for row in rows}
     for path in sorted((CATALOGUE / "weights").glob("*.safetensors")):
         if path.stem not in known:
-            card = read_card(path)
+            card = card_of(path) or {}
             parameters, size = _parameters(card["method"], card["settings"])
             row = {"name": path.stem, "method": card["method"], "title": "", "size": size}
             rows.append({**row, "parameters": parameters, "weights": _place(path)})
@@ -93,16 +92,43 @@ def _metrics() -> list[dict]:
 
 
 def _parameters(method: str, settings) -> tuple[int, int | str]:
-    """Parameters of the network that restores, and the side of its faces ("" when it has none)."""
+    """Parameters of the network that restores, and the side of its faces ("" when it has none).
+
+    Those of the catalogue are counted in parameters.json, for building a network takes torch and
+    its time; others are built.
+    """
+    from frcore.config import CATALOGUE
+    from frcore.registry import METHODS, default_of
+
+    size = settings.get("size", default_of(METHODS[method].module, "size"))
+    known = json.loads((CATALOGUE / "parameters.json").read_text(encoding="utf-8"))
+    count = known.get(method, {}).get(json.dumps(settings, sort_keys=True))
+    return count_parameters(method, settings) if count is None else count, size or ""
+
+
+def count_parameters(method: str, settings) -> int:
+    """Parameters of the network that a method restores with. Raises ConfigError for settings."""
     from frcore.config import load_settings
     from frcore.registry import load_method
 
     module = load_method(method)
     checked = load_settings(module.Settings, settings, f"{method}.settings.")
     # not on the meta device: spectral norm's power iterations take 100 times longer there
-    model = module.build(checked)
-    count = sum(item.numel() for item in model.parameters()) if model is not None else 0
-    return count, getattr(checked, "size", "")
+    return sum(item.numel() for item in module.build(checked).parameters())
+
+
+def counts_of_catalogue() -> dict[str, dict[str, int]]:
+    """What frcore/catalogue/parameters.json holds: {method: {settings as JSON: parameters}}."""
+    from frcore.config import catalogue_config
+    from frcore.registry import METHODS
+
+    asked = [(entry.method, entry.settings) for entry in catalogue_config().models.values()]
+    asked += [(name, {}) for name in METHODS]
+    found: dict[str, dict[str, int]] = {}
+    for method, settings in asked:
+        key = json.dumps(settings, sort_keys=True)
+        found.setdefault(method, {})[key] = count_parameters(method, settings)
+    return found
 
 
 def check(args) -> int:

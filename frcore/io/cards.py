@@ -1,8 +1,10 @@
-"""The card in the header of a weights file, without torch: for the graph and the report."""
+"""Weights files and their cards without torch: for the graph, the report and listings."""
 
 import json
 import struct
 from pathlib import Path
+
+from frcore.config import CATALOGUE, Config, project_file
 
 
 def card_of(path: str | Path) -> dict | None:
@@ -36,4 +38,32 @@ def differences(card: dict, method: str, settings: dict) -> list[str]:
         f"settings.{key}: {value!r}, the weights were trained with {trained.get(key)!r}"
         for key, value in json.loads(json.dumps(settings)).items()
         if key not in trained or trained[key] != value
+    ]
+
+
+def find_weights(
+    name_or_path: str | Path,
+    config: Config | None = None,
+    root: str | Path = CATALOGUE,
+    results: str | Path = "results",
+) -> Path | None:
+    """The weights file that `load_model` would read, or None when there is no such file."""
+    given = Path(name_or_path)
+    if given.suffix == ".safetensors":
+        if not given.is_file():
+            raise ValueError(f"no weights file {given}")
+        return given
+    name = str(name_or_path)
+    places = places_of(name, root, results)
+    entry = config.models.get(name) if config is not None else None
+    if entry is not None and entry.weights:
+        places = [Path(project_file(entry.weights, root))]
+    return next((place for place in places if place.is_file()), None)
+
+
+def places_of(name: str, root: str | Path, results: str | Path) -> list[Path]:
+    """Where weights of a name are looked up."""
+    return [
+        Path(root) / "weights" / f"{name}.safetensors",
+        Path(results) / "models" / name / "weights.safetensors",
     ]

@@ -116,6 +116,6 @@ def check_images(images: torch.Tensor, name: str = "images") -> None:
         raise ValueError(
             f"{name}: expected float N x 3 x H x W, got {images.dtype} {tuple(images.shape)}"
         )
-    low, high = float(images.min()), float(images.max())
+    low, high = map(float, images.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(f"{name}: values must be in [0, 1], got [{low:.4g}, {high:.4g}]")

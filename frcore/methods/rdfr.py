@@ -362,8 +362,9 @@ class Trainer:
         restored, commitment, gate = model(x, eps)
         losses, total = self._reconstruction(restored, y)
         restored = restored[: len(x)]
-        losses["adversarial"] = adversary.fool(restored)  # Eq. 9
-        total = total + s.adversarial_weight * losses["adversarial"]
+        if s.adversarial_weight:
+            losses["adversarial"] = adversary.fool(restored)  # Eq. 9
+            total = total + s.adversarial_weight * losses["adversarial"]
         if self.identity:
             losses["identity"] = self.identity(restored / 2 + 0.5, batch["truth"])
             total = total + s.identity_weight * losses["identity"]
@@ -375,8 +376,9 @@ class Trainer:
             losses["gate"] = gate.detach().mean()
 
         # ----- discriminator, Eq. 8
-        losses["discriminator"], _ = adversary.learn(y, restored)
-        losses |= adversary.penalise(y, s.r1_gamma_weight, s.r1_every, batch["step"])
+        if s.adversarial_weight:
+            losses["discriminator"], _ = adversary.learn(y, restored)
+            losses |= adversary.penalise(y, s.r1_gamma_weight, s.r1_every, batch["step"])
 
         # weights that were trained before have their warm-up behind them
         if s.quantise and (seen >= s.warmup_images or model.quantising):

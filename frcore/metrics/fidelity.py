@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import correlate1d
 
-from frcore.io.images import check_images, to_uint8
+from frcore.io.images import check_images
 from frcore.metrics import metric
 
 WINDOW = 11  # pixels
@@ -38,7 +38,10 @@ def psnr_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 
     Both are N x 3 x H x W in [0, 1]. Raises ValueError for other or unequal shapes and ranges.
     """
-    return _each(restored, truth, _psnr, _rgb, min_side=1)
+    x, y = _stored(restored, truth)
+    # whole numbers: float32 holds each square, float64 their sum
+    squares = (x - y).square_().flatten(1).sum(1, dtype=torch.float64).numpy()
+    return _decibels(squares / x[0].numel())
 
 
 @metric(
@@ -67,7 +70,7 @@ def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     K2 = 0.03; each channel alone, then the mean. Raises ValueError as `psnr_rgb`, or for sides
     below 11.
     """
-    return _each(restored, truth, _ssim, _rgb, min_side=WINDOW)
+    return _each(restored, truth, _ssim, _planes, min_side=WINDOW)
 
 
 @metric(
@@ -79,7 +82,7 @@ def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 )
 def ssim_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """As `ssim_rgb` on luma (`luma`)."""
-    return _each(restored, truth, _ssim, luma, min_side=WINDOW)
+    return _each(restored, truth, _ssim, _luma_plane, min_side=WINDOW)
 
 
 @metric(
@@ -123,8 +126,27 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return 16 + pixels.astype(np.float64) @ np.array([[65.481], [128.553], [24.966]]) / 255
 
 
-def _rgb(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float64)
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    """uint8 H x W x 3 -> float64 3 x H x W: rows lie together in memory."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float64)
+
+
+def _luma_plane(pixels: np.ndarray) -> np.ndarray:
+    """uint8 H x W x 3 -> float64 1 x H x W."""
+    return np.ascontiguousarray(luma(pixels).transpose(2, 0, 1))
+
+
+def _stored(restored: torch.Tensor, truth: torch.Tensor, min_side: int = 1):
+    """Both as whole numbers 0 .. 255 in float32, N x 3 x H x W, after checks."""
+    check_images(restored, "restored")
+    check_images(truth, "truth")
+    if restored.shape != truth.shape:
+        raise ValueError(
+            f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
+        )
+    if min(restored.shape[2:]) < min_side:
+        raise ValueError(f"sides must be at least {min_side} px, got {tuple(restored.shape[2:])}")
+    return tuple((x.detach().cpu().float() * 255).round_() for x in (restored, truth))
 
 
 def _each(
@@ -135,21 +157,18 @@ def _each(
     min_side: int,
 ) -> np.ndarray:
     """`measure` of each pair, after checks, rounding to 8 bits and `colour`."""
-    check_images(restored, "restored")
-    check_images(truth, "truth")
-    if restored.shape != truth.shape:
-        raise ValueError(
-            f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
-        )
-    if min(restored.shape[2:]) < min_side:
-        raise ValueError(f"sides must be at least {min_side} px, got {tuple(restored.shape[2:])}")
-    pairs = zip(to_uint8(restored), to_uint8(truth))
+    stored = _stored(restored, truth, min_side)
+    pairs = zip(*(part.byte().permute(0, 2, 3, 1).numpy() for part in stored))
     return np.array([measure(colour(x), colour(y)) for x, y in pairs], dtype=np.float64)
 
 
 def _psnr(x: np.ndarray, y: np.ndarray) -> float:
-    mse = np.square(x - y).mean()
-    return float(10 * np.log10(255**2 / mse)) if mse > 0 else float("inf")
+    return float(_decibels(np.square(x - y).mean()))
+
+
+def _decibels(mse):
+    with np.errstate(divide="ignore"):  # equal images: infinite
+        return 10 * np.log10(255**2 / np.asarray(mse))
 
 
 def _ssim(x: np.ndarray, y: np.ndarray) -> float:
@@ -158,19 +177,18 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two H x W x C -> luminance term and contrast-structure term, where the window fits."""
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x = _blur(x * x) - mean_x**2
-    var_y = _blur(y * y) - mean_y**2
-    cov = _blur(x * y) - mean_x * mean_y
+    """Two C x H x W -> luminance term and contrast-structure term, where the window fits."""
+    mean_x, mean_y, square_x, square_y, product = _blur(np.stack([x, y, x * x, y * y, x * y]))
+    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
+    cov = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     return luminance, (2 * cov + C2) / (var_x + var_y + C2)
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
     edge = WINDOW // 2
-    rows = correlate1d(x, _GAUSSIAN, axis=0, mode="constant")[edge:-edge]
-    return correlate1d(rows, _GAUSSIAN, axis=1, mode="constant")[:, edge:-edge]
+    rows = correlate1d(x, _GAUSSIAN, axis=-2, mode="constant")[..., edge:-edge, :]
+    return correlate1d(rows, _GAUSSIAN, axis=-1, mode="constant")[..., edge:-edge]
 
 
 def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) -> np.ndarray:
@@ -182,13 +200,13 @@ def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) ->
             luminance, contrast = _ssim_maps(x, y)
             term = contrast if scale < len(weights) - 1 else luminance * contrast
             # a negative mean has no real power
-            product *= np.maximum(term.mean((0, 1)), 0) ** weight
+            product *= np.maximum(term.mean((1, 2)), 0) ** weight
         return float(product.mean())
 
-    return _each(restored, truth, measure, _rgb, WINDOW * 2 ** (len(weights) - 1))
+    return _each(restored, truth, measure, _planes, WINDOW * 2 ** (len(weights) - 1))
 
 
 def _halve(x: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 pixels; the last row and column of an odd size count twice."""
-    x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge")
-    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+    x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2)), mode="edge")
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4

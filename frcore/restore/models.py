@@ -9,13 +9,13 @@ from types import ModuleType
 
 import torch
 
-from frcore.config import CATALOGUE, Config, ConfigError, Model, load_settings, project_file
+from frcore.config import CATALOGUE, Config, ConfigError, Model, load_settings
 from frcore.degrade.recipes import Recipe
 from frcore.faces.batch import sides_of
 from frcore.frozen.guide import build, load_guide
 from frcore.io import checkpoint
 from frcore.io.assets import present
-from frcore.io.cards import differences
+from frcore.io.cards import differences, find_weights, places_of
 from frcore.registry import METHODS, load_method, nearest
 
 
@@ -105,7 +105,7 @@ def load_model(
         place = _beside(path, str(helper)) if path else None
         place = place or find_weights(helper, config, root, results)
         if place is None:
-            looked = " or ".join(str(place) for place in _places(str(helper), root, results))
+            looked = " or ".join(str(place) for place in places_of(str(helper), root, results))
             raise RestoreError(f"{name} needs the helper {role}: {helper!r} has no weights yet: "
                                f"looked for {looked}")  # fmt: skip
         found[role] = place
@@ -195,33 +195,6 @@ def without_weights(
     return assemble(name, {"method": method, "settings": settings, **frame}, None, {}, None, device)
 
 
-def find_weights(
-    name_or_path: str | Path,
-    config: Config | None = None,
-    root: str | Path = CATALOGUE,
-    results: str | Path = "results",
-) -> Path | None:
-    """The weights file that `load_model` would read, or None when there is no such file."""
-    given = Path(name_or_path)
-    if given.suffix == ".safetensors":
-        if not given.is_file():
-            raise RestoreError(f"no weights file {given}")
-        return given
-    name = str(name_or_path)
-    places = _places(name, root, results)
-    entry = config.models.get(name) if config is not None else None
-    if entry is not None and entry.weights:
-        places = [Path(project_file(entry.weights, root))]
-    return next((place for place in places if place.is_file()), None)
-
-
-def _places(name: str, root, results) -> list[Path]:
-    return [
-        Path(root) / "weights" / f"{name}.safetensors",
-        Path(results) / "models" / name / "weights.safetensors",
-    ]
-
-
 def _beside(path: Path, helper: str) -> Path | None:
     """The helper's file in the same folder, or in the neighbouring one of results/models."""
     for place in (
@@ -244,7 +217,7 @@ def _untrained(name: str, config, root, results):
         raise RestoreError(f"unknown model {name!r} {nearest(name, known)}")
     method = entry.method if entry else name
     if METHODS[method].trained:
-        places = [entry.weights] if entry and entry.weights else _places(name, root, results)
+        places = [entry.weights] if entry and entry.weights else places_of(name, root, results)
         looked = " or ".join(str(place) for place in places)
         raise RestoreError(f"model {name} has no weights yet: looked for {looked}")
     frame = {}
