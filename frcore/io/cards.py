@@ -47,7 +47,10 @@ def find_weights(
     root: str | Path = CATALOGUE,
     results: str | Path = "results",
 ) -> Path | None:
-    """The weights file that `load_model` would read, or None when there is no such file."""
+    """The weights file that `load_model` would read, or None when a name has none.
+
+    Raises ValueError when the path of a file is given and nothing lies there.
+    """
     given = Path(name_or_path)
     if given.suffix == ".safetensors":
         if not given.is_file():

@@ -83,7 +83,10 @@ def load_model(
     the weights were not trained with; WeightsError for a file that does not fit.
     """
     name = str(name_or_path)
-    path = find_weights(name_or_path, config, root, results)
+    try:
+        path = find_weights(name_or_path, config, root, results)
+    except ValueError as error:
+        raise RestoreError(str(error)) from None
     entry = config.models.get(name) if config is not None else None
     if path is None:
         method, settings, frame = _untrained(name, config, root, results)
