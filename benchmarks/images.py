@@ -80,7 +80,7 @@ def bench_degrade(b: Bench) -> Iterator[Row]:
 
         def alone(images=images, recipe=recipe, drawn=drawn):
             for i in range(len(images) // 2):
-                degrade_batch(images[i : i + 1], recipe, drawn[i : i + 1], codec="real")
+                degrade_batch(images[i : i + 1], recipe, drawn[i : i + 1], operators="cpu")
 
         label = f"{name} ({side} px)"
         yield b.row("degrade", f"{label}, training batch of {n}", "images/s", n, batched)

@@ -63,7 +63,7 @@ def bench_operators(b: Bench) -> Iterator[Row]:
 
             def alone(images=images, recipe=recipe, drawn=drawn):
                 for i in range(len(images)):
-                    degrade_batch(images[i : i + 1], recipe, drawn[i : i + 1], codec="real")
+                    degrade_batch(images[i : i + 1], recipe, drawn[i : i + 1], operators="cpu")
 
             def peer(chain=chain, arrays=floats):
                 for image in arrays:

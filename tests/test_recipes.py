@@ -178,9 +178,13 @@ def test_code_names_the_kinds_of_a_recipe():
     steps = [{"kind": "colour_shift", "shift_255": [-9, 9]}, *GOOD["steps"][2:]]
     twice = {"size": 64, "steps": [*steps, steps[0]]}
     assert Recipe.model_validate(twice).code() == (
-        "frcore.degrade.steps:ColourShift", "frcore.degrade.apply:apply_colour_shift",
-        "frcore.degrade.steps:Noise", "frcore.degrade.apply:apply_noise",
-        "frcore.degrade.steps:Jpeg", "frcore.degrade.apply:apply_jpeg",
-        "frcore.degrade.steps:Up", "frcore.degrade.apply:apply_up",
+        "frcore.degrade.steps:ColourShift", "frcore.degrade.batched:apply_colour_shift",
+        "frcore.degrade.cpu:face_colour_shift?",
+        "frcore.degrade.steps:Noise", "frcore.degrade.batched:apply_noise",
+        "frcore.degrade.cpu:face_noise?",
+        "frcore.degrade.steps:Jpeg", "frcore.degrade.batched:apply_jpeg",
+        "frcore.degrade.cpu:face_jpeg?",
+        "frcore.degrade.steps:Up", "frcore.degrade.batched:apply_up",
+        "frcore.degrade.cpu:face_up?",
     )  # fmt: skip
     assert Recipe.model_validate({"size": 64, "steps": []}).code() == ()

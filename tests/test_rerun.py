@@ -80,7 +80,7 @@ ADDITIONS = [
     ("frcore/config/schema.py", "    aligned: bool", "    new_field: int = 3\n    aligned: bool"),
     ("frcore/degrade/steps.py", "", NEW_STEP),
     ("frcore/faces/kinds/unused.py", "", "ASSETS = ()\n"),
-    ("frcore/degrade/apply.py", "", "\n\ndef unused():\n    return 1\n"),
+    ("frcore/degrade/batched.py", "", "\n\ndef unused():\n    return 1\n"),
     ("frcore/methods/rdfr.py", '"title": "RDFR"', '"title": "Another"'),
     ("frcore/catalogue/models.yaml", "title: PSFR-GAN (64 px, small)", "title: Another"),
     ("frcore/restore/aligned.py", "\ndef try_faces(", "\n# a thought\ndef try_faces("),

@@ -1,109 +1,43 @@
-"""Make degraded faces: draw parameters, apply them to batches, write test sets and contact sheets.
+"""Degraded faces of good ones and drawn parameters: the one function that callers need.
 
 `draw` decides what happens to one image, `degrade_batch` does it to many at once, each with its own
-parameters. Two codecs: "simulated" JPEG runs batched on any device and passes gradients (training,
-SAIR); "real" JPEG is Pillow's libjpeg, in float64 on the CPU (test sets). Both are in jpeg.py.
+parameters. Two sets of operators, tied by tests: batched ones, which run on any device and pass
+gradients (batched.py), and on the CPU, where no gradient is wanted, the image libraries', one face
+at a time (cpu.py): test sets, and training without a GPU.
 
-Resizing and separable blurs are products with small matrices, one pair per image: a batch of
-faces that shrink to different sides is then two batched products. Faces of different sides share
-one canvas, each in its upper left corner; what lies outside is never read.
-
-Operators follow the libraries the papers used: OpenCV (blurs, resizing without anti-aliasing),
-Pillow (anti-aliased resizing), libjpeg (JPEG), PULSE (bicubic with reflected border).
-
-N batch, C channels, H height, W width, S side of the canvas, K kernel side.
+N batch, S side.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from frcore.degrade.colour import jitter, luma
+from frcore.degrade.batched import State, of_kind
 from frcore.degrade.draw import Pairs
-from frcore.degrade.jpeg import jpeg_on_canvas, jpeg_real, take, to_bytes
-from frcore.degrade.kernels import (
-    anisotropic_kernel,
-    box_matrix,
-    gaussian_matrix,
-    motion_kernel,
-    reflect,
-)
+from frcore.degrade.jpeg import to_bytes
 from frcore.degrade.recipes import Recipe
-from frcore.degrade.resample import resample_matrix
-from frcore.degrade.steps import (
-    BaseStep,
-    Blur,
-    ColourShift,
-    Down,
-    Gray,
-    Jitter,
-    Jpeg,
-    Learned,
-    Noise,
-    Up,
-)
 from frcore.io import images as image_files
-
-_APPLY: dict[str, Callable] = {}  # kind of step -> its apply function
-
-
-def applies(step: type[BaseStep]) -> Callable:
-    """Decorator: the function carries out `step`, a class of frcore/degrade/steps.py.
-
-    It is called `apply_KIND` (`Recipe.code` relies on it) and called with (state, step, chosen,
-    drawn, seeds): the faces so far; the recipe's step; indices of the faces that it happens to; for
-    each of those what `step.draw` drew, and a seed of its own (two numbers) for `_generator`.
-    It gives all images after the step, N x 3 x S x S, and may change the other parts of `state`.
-    Raises ValueError for a function of another name.
-    """
-    (kind,) = get_args(step.model_fields["kind"].annotation)
-
-    def register(function: Callable) -> Callable:
-        if function.__name__ != f"apply_{kind}":
-            raise ValueError(f"{function.__name__} applies {kind}: call it apply_{kind}")
-        _APPLY[kind] = function
-        return function
-
-    return register
-
-
-def generator(seed: tuple[int, int]) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(seed))
-
-
-@dataclass
-class _State:
-    """What the steps work on: N faces on one canvas, each `sides[i]` pixels, upper left."""
-
-    images: torch.Tensor  # N x 3 x S x S
-    truth: torch.Tensor  # N x 3 x size x size
-    sides: list[int]
-    size: int
-    codec: str
-    learned: Mapping[str, Pairs]
 
 
 def degrade_batch(
     images: torch.Tensor,
     recipe: Recipe,
     params: Sequence[dict],
-    codec: str = "simulated",
     learned: Mapping[str, Pairs] | None = None,
+    operators: str = "fastest",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Degraded faces and their truth, both N x 3 x S x S in [0, 1] like `images`.
 
     `params`: one result of `draw` per image. The degraded faces are multiples of 1/255. The truth
     is `images`, but for faces whose recipe makes both grey or begins with the step `learned`: then
     `learned` {entry: Pairs} makes the truth, and `images` says only how many, where and of which
-    type. codec "simulated": any device, gradients pass (roundings count as identity, clipped values
-    have none); an image's result depends on its batch by float rounding only. codec "real":
-    libjpeg, float64, CPU, no gradient.
+    type. operators: "batched" (any device; gradients pass, roundings count as identity, clipped
+    values have none; an image's result depends on its batch by float rounding only), "cpu" (the
+    image libraries', face by face, no gradient), or "fastest": those of the CPU where `images` are
+    there and want no gradient.
     Raises ValueError for images that are not square or not of the recipe's size, for values outside
-    [0, 1], a wrong number of `params`, `params` of another recipe, an unknown codec, or a model of
+    [0, 1], a wrong number of `params`, `params` of another recipe, unknown operators, or a model of
     the recipe that is not in `learned` or makes faces of another size.
     """
     image_files.check_images(images.detach())
@@ -116,251 +50,51 @@ def degrade_batch(
         raise ValueError(f"{len(params)} parameter sets for {len(images)} images")
     if any(len(drawn["steps"]) != len(recipe.steps) for drawn in params):
         raise ValueError("the parameters were drawn from another recipe: numbers of steps differ")
-    if codec not in ("simulated", "real"):
-        raise ValueError(f"unknown codec {codec!r}; known: simulated, real")
+    if operators not in ("fastest", "batched", "cpu"):
+        raise ValueError(f"unknown operators {operators!r}; known: fastest, batched, cpu")
+    here = images.device.type == "cpu" and not images.requires_grad
+    one_by_one = operators == "cpu" or (operators == "fastest" and here)
 
-    work = images.detach().cpu().double() if codec == "real" else images
-    state = _State(work, work, [recipe.size] * len(images), recipe.size, codec, learned or {})
-    for index, step in enumerate(recipe.steps):
+    state = State(images, images, [recipe.size] * len(images), recipe.size, learned or {})
+    batched = recipe.steps[: bool(recipe.learned)] if one_by_one else recipe.steps
+    for index, step in enumerate(batched):
         chosen = [i for i, drawn in enumerate(params) if drawn["steps"][index] is not None]
         if not chosen:
             continue
         drawn = [params[i]["steps"][index] for i in chosen]
         numbers = [(params[i]["noise_seed"], index) for i in chosen]
-        changed = _APPLY[step.kind](state, step, chosen, drawn, numbers)
+        changed = of_kind(step.kind)(state, step, chosen, drawn, numbers)
         if recipe.eight_bit:
             changed = to_bytes(changed) / 255
         state.images = changed
-    degraded = to_bytes(state.images) / 255
-    where: dict = {"device": images.device, "dtype": images.dtype}
-    return degraded.to(**where), state.truth.to(**where)
+    if one_by_one:
+        return _face_by_face(state, recipe, params)
+    return to_bytes(state.images) / 255, state.truth
 
 
-def _put(images: torch.Tensor, chosen: list[int], changed: torch.Tensor) -> torch.Tensor:
-    """`images` with the rows `chosen` replaced."""
-    if len(chosen) == len(images):
-        return changed
-    return images.index_copy(0, torch.tensor(chosen, device=images.device), changed)
+def _face_by_face(state: State, recipe: Recipe, params: Sequence[dict]):
+    """The end of `degrade_batch` by the operators of cpu.py; pairs have been generated."""
+    from frcore.degrade.cpu import degrade_face  # imports albumentations: most programs need none
+
+    degraded, truth = torch.empty_like(state.images), state.truth
+    generated = bool(recipe.learned)
+    for i, drawn in enumerate(params):
+        given = clean = _levels(state.images[i])
+        if generated:
+            drawn = {**drawn, "steps": [None, *drawn["steps"][1:]]}
+            clean = _levels(state.truth[i])
+        face, true = degrade_face(given, recipe, drawn, clean)
+        degraded[i] = torch.from_numpy(face).permute(2, 0, 1)
+        if true is not clean:
+            truth = truth.clone() if truth is state.truth else truth  # once a batch
+            truth[i] = torch.from_numpy(true).permute(2, 0, 1).to(truth.device) / 255
+    return degraded.div_(255), truth
 
 
-def _pick(images: torch.Tensor, chosen: list[int]) -> torch.Tensor:
-    if len(chosen) == len(images):
-        return images
-    return images[torch.tensor(chosen, device=images.device)]
-
-
-def _separable(images: torch.Tensor, matrices: Sequence[np.ndarray]) -> torch.Tensor:
-    """M X M' per image and channel: N x 3 x S x S, N matrices O_i x I_i -> N x 3 x max(O)^2."""
-    n, c, side, _ = images.shape
-    out = max(len(matrix) for matrix in matrices)
-    padded = np.zeros((n, out, side), dtype=np.float64)
-    for slot, matrix in zip(padded, matrices):
-        slot[: matrix.shape[0], : matrix.shape[1]] = matrix
-    m = torch.as_tensor(padded).to(images.dtype).to(images.device)
-    across = torch.bmm(images.reshape(n, c * side, side), m.transpose(1, 2))  # N x C*S x O
-    across = across.reshape(n, c, side, out).transpose(1, 2).reshape(n, side, c * out)
-    return torch.bmm(m, across).reshape(n, out, c, out).transpose(1, 2)
-
-
-@applies(Learned)
-def apply_learned(state: _State, step: Learned, chosen, drawn, seeds) -> torch.Tensor:
-    """Generated pairs in the faces' place, as if read from 8-bit files; changes the truth."""
-    if step.model not in state.learned:
-        raise ValueError(f"the recipe needs the trained degradation model {step.model!r}")
-    made = state.learned[step.model]([p["seed"] for p in drawn], step.truncation)
-    # 8-bit values, as if the two were read from files
-    clean, degraded = (to_bytes(part.to(state.images)) / 255 for part in made)
-    if clean.shape[-1] != state.size:
-        raise ValueError(
-            f"{step.model} makes faces of {clean.shape[-1]} px, the recipe is for {state.size} px"
-        )
-    state.truth = _put(state.truth, chosen, clean)
-    return _put(state.images, chosen, degraded if step.image == "degraded" else clean)
-
-
-@applies(Gray)
-def apply_gray(state: _State, step: Gray, chosen, drawn, seeds) -> torch.Tensor:
-    """Luma in all channels; `both` changes the truth too."""
-    if step.both:
-        gray = luma(_pick(state.truth, chosen)).expand(-1, 3, -1, -1)
-        state.truth = _put(state.truth, chosen, to_bytes(gray) / 255)
-    return _put(state.images, chosen, luma(_pick(state.images, chosen)).expand(-1, 3, -1, -1))
-
-
-@applies(Blur)
-def apply_blur(state: _State, step: Blur, chosen, drawn, seeds) -> torch.Tensor:
-    """Faces of one sort of shape together: products, convolutions, medians of one width."""
-    images = state.images
-    groups: dict[str, list[int]] = {}
-    for k, parameters in enumerate(drawn):
-        shape = parameters["shape"]
-        kind = {"gaussian": "separable", "box": "separable", "median": "median"}.get(shape, "plane")
-        key = f"median {parameters['kernel_px']}" if kind == "median" else kind
-        groups.setdefault(key, []).append(k)
-    for key, members in groups.items():
-        rows = [chosen[k] for k in members]
-        some = _pick(images, rows)
-        sides = [state.sides[i] for i in rows]
-        if key == "separable":
-            matrices = []
-            for k, side in zip(members, sides):
-                p = drawn[k]
-                if p["shape"] == "box":
-                    matrices.append(box_matrix(side, p["kernel_px"]))
-                else:
-                    matrices.append(gaussian_matrix(side, p["sigma_px"], p["kernel_px"]))
-            blurred = _separable(some, matrices)
-            grown = some.shape[-1] - blurred.shape[-1]
-            blurred = F.pad(blurred, (0, grown, 0, grown))
-        elif key == "plane":
-            blurred = _filter_planes(some, [_plane_kernel(drawn[k]) for k in members], sides)
-        else:
-            blurred = _median(some, drawn[members[0]]["kernel_px"], sides)
-        images = _put(images, rows, blurred)
-    return images
-
-
-def _plane_kernel(parameters: dict) -> np.ndarray:
-    kernel_px = parameters["kernel_px"]
-    if parameters["shape"] == "motion":
-        return motion_kernel(kernel_px, parameters["angle_deg"], parameters["direction"])
-    sigma_x, sigma_y = parameters["sigma_px"], parameters["sigma_y_px"]
-    return anisotropic_kernel(sigma_x, sigma_y, parameters["angle_rad"], kernel_px)
-
-
-def _filter_planes(images: torch.Tensor, kernels: list[np.ndarray], sides) -> torch.Tensor:
-    """Each face with its own odd kernel, border reflected.
-
-    One grouped convolution; for wide kernels a product of spectra, which costs the same whatever
-    their width: 41 px at 512 px takes 50 ms in place of 12 s in float64.
-    """
-    n, c, side, _ = images.shape
-    widest = max(len(kernel) for kernel in kernels)
-    weights = np.zeros((n, widest, widest))
-    for slot, kernel in zip(weights, kernels):
-        edge = (widest - len(kernel)) // 2
-        slot[edge : edge + len(kernel), edge : edge + len(kernel)] = kernel
-    reach = np.arange(-(widest // 2), side + widest // 2)
-    index = torch.as_tensor(np.stack([reflect(reach, own) for own in sides]))
-    padded = take(images, index, index)
-    w = torch.as_tensor(weights).to(images.dtype).to(images.device)
-    if widest > 7:
-        # the spectra's product turns the kernel around, a convolution layer does not
-        size = padded.shape[2:]
-        spectra = torch.fft.rfft2(padded) * torch.fft.rfft2(w.flip(1, 2), s=size)[:, None]
-        return torch.fft.irfft2(spectra, s=size)[:, :, widest - 1 :, widest - 1 :]
-    w = w[:, None].repeat_interleave(c, dim=0)  # NC x 1 x K x K
-    filtered = F.conv2d(padded.reshape(1, n * c, *padded.shape[2:]), w, groups=n * c)
-    return filtered.reshape(n, c, side, side)
-
-
-def _median(images: torch.Tensor, kernel_px: int, sides: Sequence[int]) -> torch.Tensor:
-    reach = torch.arange(-(kernel_px // 2), images.shape[-1] + kernel_px // 2).clamp(min=0)
-    index = reach.minimum(torch.tensor(list(sides))[:, None] - 1)
-    return median_valid(take(images, index, index), kernel_px)
-
-
-def median_valid(images: torch.Tensor, kernel_px: int) -> torch.Tensor:
-    """Median of each full K x K window: N x C x H x W -> N x C x H-K+1 x W-K+1, K odd."""
-    if kernel_px % 2 == 0:
-        raise ValueError(f"kernel_px must be odd, got {kernel_px}")
-    height, width = images.shape[2] - kernel_px + 1, images.shape[3] - kernel_px + 1
-    shifted = [
-        images[:, :, y : y + height, x : x + width]
-        for y in range(kernel_px)
-        for x in range(kernel_px)
-    ]
-    if kernel_px != 3:
-        return torch.stack(shifted, dim=-1).median(dim=-1).values
-    # Nine values: sort columns; the median is the median of the largest low, the middle middle and
-    # the smallest high. Ten times faster than a general median on small faces.
-    lows, middles, highs = zip(*(_sort3(*shifted[i::3]) for i in range(3)))
-    low = torch.maximum(torch.maximum(lows[0], lows[1]), lows[2])
-    high = torch.minimum(torch.minimum(highs[0], highs[1]), highs[2])
-    return _sort3(low, _sort3(*middles)[1], high)[1]
-
-
-def _sort3(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    a, b = torch.minimum(a, b), torch.maximum(a, b)
-    b, c = torch.minimum(b, c), torch.maximum(b, c)
-    return torch.minimum(a, b), torch.maximum(a, b), c
-
-
-@applies(Down)
-def apply_down(state: _State, step: Down, chosen, drawn, seeds) -> torch.Tensor:
-    """Each face to its drawn side."""
-    matrices = [np.eye(side) for side in state.sides]
-    for i, p in zip(chosen, drawn):
-        matrices[i] = resample_matrix(state.sides[i], p["side_px"], p["filter"], p["antialias"])
-    state.sides = [len(matrix) for matrix in matrices]
-    return _separable(state.images, matrices)
-
-
-@applies(Up)
-def apply_up(state: _State, step: Up, chosen, drawn, seeds) -> torch.Tensor:
-    """All faces to the recipe's side."""
-    matrices = [resample_matrix(s, state.size, step.filter, step.antialias) for s in state.sides]
-    state.sides = [state.size] * len(matrices)
-    return _separable(state.images, matrices)
-
-
-@applies(Noise)
-def apply_noise(state: _State, step: Noise, chosen, drawn, seeds) -> torch.Tensor:
-    """Drawn by numpy for each face at its own side: the same on every device, in every batch."""
-    canvas = state.images.shape[-1]
-    noise = np.zeros((len(chosen), 3, canvas, canvas), dtype=np.float64)
-    for slot, i, p, seed in zip(noise, chosen, drawn, seeds):
-        side = state.sides[i]
-        field = generator(seed).standard_normal((3 if p["per_channel"] else 1, side, side))
-        slot[:, :side, :side] = field * (p["std_255"] / 255)
-    added = torch.as_tensor(noise).to(state.images.dtype).to(state.images.device)
-    noisy = _pick(state.images, chosen) + added
-    return _put(state.images, chosen, noisy.clamp(0, 1) if step.clip else noisy)
-
-
-@applies(Jpeg)
-def apply_jpeg(state: _State, step: Jpeg, chosen, drawn, seeds) -> torch.Tensor:
-    """The batched codec, or libjpeg face by face."""
-    some = to_bytes(_pick(state.images, chosen))
-    quality = [p["quality"] for p in drawn]
-    sides = [state.sides[i] for i in chosen]
-    if state.codec == "simulated":
-        sizes = [(side, side) for side in sides]
-        decoded = jpeg_on_canvas(some, quality, sizes, step.subsampling, "straight_through")
-    else:
-        decoded = some.clone()
-        for slot, q, side in zip(decoded, quality, sides):
-            pixels = slot[:, :side, :side].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-            through = torch.tensor(jpeg_real(pixels, q, step.subsampling), dtype=slot.dtype)
-            slot[:, :side, :side] = through.permute(2, 0, 1)
-    return _put(state.images, chosen, decoded / 255)
-
-
-@applies(ColourShift)
-def apply_colour_shift(state: _State, step: ColourShift, chosen, drawn, seeds) -> torch.Tensor:
-    """One number added per channel."""
-    some = _pick(state.images, chosen)
-    shift = torch.tensor([p["shift_255"] for p in drawn], dtype=torch.float64)
-    shift = shift.to(some.dtype).to(some.device)[:, :, None, None]
-    return _put(state.images, chosen, (some + shift / 255).clamp(0, 1))
-
-
-@applies(Jitter)
-def apply_jitter(state: _State, step: Jitter, chosen, drawn, seeds) -> torch.Tensor:
-    """Face by face, each in its own order of operations."""
-
-    def varied(face, parameters):
-        for name in parameters["order"]:
-            face = jitter(face, name, parameters[name])
-        return face
-
-    changed = []
-    for i, parameters in zip(chosen, drawn):
-        side = state.sides[i]
-        face = varied(state.images[i : i + 1, :, :side, :side], parameters)
-        grown = state.images.shape[-1] - side
-        changed.append(F.pad(face, (0, grown, 0, grown)))
-    if step.both:
-        true = [varied(state.truth[i : i + 1], p) for i, p in zip(chosen, drawn)]
-        state.truth = _put(state.truth, chosen, to_bytes(torch.cat(true)) / 255)
-    return _put(state.images, chosen, torch.cat(changed))
+def _levels(image: torch.Tensor) -> np.ndarray:
+    """3 x S x S in [0, 1] -> S x S x 3 of 0..255: uint8 if the face is of bytes, else float64."""
+    levels = image.detach().cpu() * 255
+    rounded = levels.round()
+    if float(levels.sub_(rounded).abs_().max()) < 1e-3:
+        return np.ascontiguousarray(rounded.to(torch.uint8).permute(1, 2, 0).numpy())
+    return (image.detach().cpu().double() * 255).permute(1, 2, 0).contiguous().numpy()

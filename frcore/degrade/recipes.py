@@ -4,7 +4,8 @@ A recipe is an entry of `degradations:` in config.yaml. `degrade.draw.draw` pick
 one image from it; `degrade.apply.degrade_batch` carries them out.
 
 A kind of step is one class in steps.py (its fields, its draw) and one function `apply_KIND` in
-apply.py. No list names the kinds: a class derived from `BaseStep` there is one.
+batched.py; a second one in cpu.py, `face_KIND`, makes it fast on the CPU. No list names the kinds:
+a class derived from `BaseStep` there is one.
 
 Lengths (`*_px`) are pixels at the place in the chain where the step stands, for faces of `size`
 pixels: a recipe of 512 px is not meant for 64 px. Noise and colour are on the 0..255 scale.
@@ -55,13 +56,14 @@ class Recipe(StepModel):
     def code(self) -> tuple[str, ...]:
         """The code of its kinds of steps: entries "module:name" of `codehash.code_hash`.
 
-        Of each the class here and the function that applies it. What all recipes share is found by
+        Of each the class here and the functions that apply it. What all recipes share is found by
         following `degrade.draw:draw` and `degrade.apply:degrade_batch`, which name no kind.
         """
         found: dict[str, None] = {}
         for step in self.steps:
             found[f"{type(step).__module__}:{type(step).__name__}"] = None
-            found[f"frcore.degrade.apply:apply_{step.kind}"] = None
+            found[f"frcore.degrade.batched:apply_{step.kind}"] = None
+            found[f"frcore.degrade.cpu:face_{step.kind}?"] = None  # not every kind has one
         return tuple(found)
 
     @model_validator(mode="after")

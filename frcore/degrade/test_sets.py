@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from frcore import seeds
-from frcore.degrade.apply import degrade_batch
+from frcore.degrade.cpu import degrade_face
 from frcore.degrade.draw import draw
 from frcore.degrade.recipes import Recipe
 from frcore.io import files
@@ -43,9 +43,9 @@ def degrade_folder(
     """Write a test set: `out_dir`/{id}.png per face, and a CSV with the parameters of each.
 
     `faces`: (id, path of a PNG of the recipe's size). An image depends on (seed, dataset, preset,
-    id) and its pixels only; it is made alone, in float64 with the real codec, so the bytes are the
-    same in any order and selection. Grey steps that would change the truth are left out. `out_dir`
-    and `out_csv` are replaced as wholes, never half written.
+    id) and its pixels only, so the bytes are the same in any order and selection. Grey steps that
+    would change the truth are left out. `out_dir` and `out_csv` are replaced as wholes, never half
+    written.
     Raises ValueError for ids that repeat or are not plain file names, and for faces of another
     size.
     """
@@ -75,13 +75,11 @@ def degrade_folder(
 
 
 def degrade_file(path: str | Path, recipe: Recipe, drawn: dict) -> np.ndarray:
-    """One face file -> uint8 H x W x 3, real codec."""
-    face = image_files.to_float(image_files.read_image(path))
+    """One face file -> uint8 H x W x 3."""
     try:
-        degraded, _ = degrade_batch(face, recipe, [drawn], codec="real")
+        return degrade_face(image_files.read_image(path), recipe, drawn)[0]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return image_files.to_uint8(degraded)[0]
 
 
 def contact_sheet(

@@ -130,17 +130,23 @@ class TrainingFaces:
 
     def _made(self, parts: Sequence[torch.Tensor], places: Sequence[int]) -> dict:
         """A batch of images, and label maps if there are some, at places of the run."""
-        truth, *labels = parts
-        batch = {"truth": truth.permute(0, 3, 1, 2).float() / 255}
+        pixels, *labels = parts
         turned = self._mirrored(places)
         if turned:
-            batch["truth"][turned] = batch["truth"][turned].flip(-1)
+            pixels = pixels.clone()
+            pixels[turned] = pixels[turned].flip(2)
             labels = [part.clone() for part in labels]
             for part in labels:
                 table = self.mirror.to(part.device)
                 part[turned] = table[part[turned].flip(-1).long()].to(part.dtype)
-        if self.recipes:
-            batch["truth"], batch["degraded"] = self.degrade(batch["truth"], places)
+        if not self.recipes:
+            batch = {"truth": _floats(pixels)}
+        elif pixels.device.type == "cpu" and not self.learned:
+            clean, degraded = self._degraded_bytes(pixels, places)
+            batch = {"truth": _floats(clean), "degraded": _floats(degraded)}
+        else:
+            clean, degraded = self.degrade(_floats(pixels), places)
+            batch = {"truth": clean, "degraded": degraded}
         if labels:
             batch["labels"] = labels[0].long()
             generated = self._generated(places) if self.learned else []
@@ -188,6 +194,17 @@ class TrainingFaces:
             )
         return clean, degraded
 
+    def _degraded_bytes(self, pixels: torch.Tensor, positions: Sequence[int]):
+        """`degrade` of bytes N x H x W x 3 on the CPU, without a way through floats."""
+        from frcore.degrade.cpu import degrade_face
+
+        pairs = []
+        for face, position in zip(pixels.numpy(), positions):
+            recipe, rng = self._recipe_at(position)
+            chosen = self.recipes[recipe]
+            pairs.append(degrade_face(face, chosen, draw(chosen, rng))[::-1])
+        return [torch.from_numpy(np.stack(part)) for part in zip(*pairs)]
+
     def _mirrored(self, positions: Sequence[int]) -> list[int]:
         """Which of these images of the run are mirrored."""
         if self.mirror is None:
@@ -208,7 +225,7 @@ class TrainingFaces:
     def truth(self, indices: Sequence[int], device: torch.device) -> torch.Tensor:
         """Faces by their place in the list: n x 3 x H x W in [0, 1]."""
         images = torch.from_numpy(np.stack([self._decode(i)[0] for i in indices]))
-        return images.to(device).permute(0, 3, 1, 2).float() / 255
+        return _floats(images.to(device))
 
     def _take(self, position: int, n: int, device: torch.device) -> list[torch.Tensor]:
         """Bytes on `device`: images n x H x W x 3, and label maps n x H x W if there are some."""
@@ -294,6 +311,11 @@ def disjoint(
     if not good or not bad:
         raise ValueError("the two sets share so few people that one of them has no face left")
     return good, bad
+
+
+def _floats(pixels: torch.Tensor) -> torch.Tensor:
+    """Bytes N x H x W x 3 -> N x 3 x H x W in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _stacked(arrays) -> list[torch.Tensor]:

@@ -30,7 +30,8 @@ def code_hash(*entries: str) -> str:
 
     An entry is a module ("frcore.frozen.stlpips": all of it), a name in one
     ("frcore.metrics.fidelity:psnr_rgb") or a file of a user ("my_methods/median.py": all of it).
-    "-frcore.metrics" stands for a module or package that is not followed.
+    "-frcore.metrics" stands for a module or package that is not followed; a name that ends in "?"
+    counts if it is there.
     Raises ValueError for an entry that does not exist.
     """
     digest = hashlib.sha256()
@@ -45,8 +46,10 @@ def closure(*entries: str) -> dict[str, str]:
     waiting: list[tuple[str, str]] = []  # (module, name); name "*" is all of it
     left = {*SCHEMA, *(entry[1:] for entry in entries if entry.startswith("-"))}
     for entry in (entry for entry in entries if not entry.startswith("-")):
-        module, _, name = entry.partition(":")
+        module, _, name = entry.removesuffix("?").partition(":")
         source = _read(module)
+        if entry.endswith("?") and source is not None and name not in source.bodies:
+            continue
         if source is None or (name and name not in source.bodies):
             raise ValueError(f"no code {entry}")
         waiting.append((module, name or "*"))

@@ -381,19 +381,19 @@ def test_only_a_seed_is_drawn():
     assert drawn == drawn_of(recipe_of(LEARNED, NOISE))
 
 
-@pytest.mark.parametrize("codec", ["simulated", "real"])
+@pytest.mark.parametrize("operators", ["batched", "cpu"])
 @pytest.mark.parametrize("image", ["degraded", "clean"])
-def test_truth_is_red_and_the_image_named_goes_on(trained, source, image, codec):
+def test_truth_is_red_and_the_image_named_goes_on(trained, source, image, operators):
     recipe = recipe_of(LEARNED | {"image": image, "truncation": 0.5})
     photographs, params = torch.rand(4, 3, 32, 32), drawn_of(recipe)
-    made, truth = degrade_batch(photographs, recipe, params, codec, source)
+    made, truth = degrade_batch(photographs, recipe, params, source, operators)
     seeds = [p["steps"][0]["seed"] for p in params]
     clean, degraded = degradation.pairs(trained, seeds, 0.5)
     for given, wanted in ((truth, clean), (made, degraded if image == "degraded" else clean)):
         assert torch.equal(given, bytes_of(given))  # as if read from files
         assert (given - wanted).abs().max() < 0.51 / 255
     # the photographs say only how many: others give the same
-    again = degrade_batch(torch.zeros(4, 3, 32, 32), recipe, params, codec, source)
+    again = degrade_batch(torch.zeros(4, 3, 32, 32), recipe, params, source, operators)
     assert torch.equal(again[0], made) and torch.equal(again[1], truth)
 
 
