@@ -1,6 +1,7 @@
 """Reading, writing and converting images; the only file that knows uint8, EXIF and colour modes.
 
-Inside frcore an image batch is RGB, float32, NCHW, in [0, 1]. Files are 8-bit RGB PNG.
+Inside frcore an image batch is RGB, float32, NCHW, in [0, 1]. Files are 8-bit RGB PNG. torch is
+imported by what makes tensors alone: jobs that only cut and paste do without.
 
 N batch, C channels, H height, W width.
 """
@@ -8,10 +9,13 @@ N batch, C channels, H height, W width.
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photograph
 
@@ -79,16 +83,18 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
     """uint8 array H x W x 3 (or H x W) -> PNG; same pixels give the same bytes."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
-    Image.fromarray(pixels).save(path, format="PNG", compress_level=4)
+    Image.fromarray(pixels).save(path, format="PNG", compress_level=1)
 
 
-def read_images(paths: Sequence[str | Path]) -> torch.Tensor:
+def read_images(paths: Sequence[str | Path]) -> "torch.Tensor":
     """Our own image files of one size -> N x 3 x H x W in [0, 1]."""
     return to_float(np.stack([read_image(path) for path in paths]))
 
 
-def to_float(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
+def to_float(pixels: "np.ndarray | torch.Tensor") -> "torch.Tensor":
     """uint8 N x H x W x 3 (or H x W x 3) -> float32 N x 3 x H x W in [0, 1]."""
+    import torch
+
     tensor = torch.as_tensor(np.array(pixels) if isinstance(pixels, np.ndarray) else pixels)
     if tensor.dtype != torch.uint8 or tensor.shape[-1] != 3 or tensor.ndim not in (3, 4):
         raise ValueError(f"expected uint8 ...xHxWx3, got {tensor.dtype} {tuple(tensor.shape)}")
@@ -97,11 +103,13 @@ def to_float(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
     return tensor.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def to_uint8(images: torch.Tensor) -> np.ndarray:
+def to_uint8(images: "torch.Tensor") -> np.ndarray:
     """float N x 3 x H x W -> uint8 N x H x W x 3; clipped to [0, 1], rounded half to even.
 
     Raises ValueError for another shape or for values that are not finite.
     """
+    import torch
+
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"expected N x 3 x H x W, got {tuple(images.shape)}")
     if not torch.isfinite(images).all():
@@ -110,8 +118,9 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def check_images(images: torch.Tensor, name: str = "images") -> None:
+def check_images(images: "torch.Tensor", name: str = "images") -> None:
     """Raise ValueError unless `images` is float N x 3 x H x W with values in [0, 1]."""
+
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"{name}: expected float N x 3 x H x W, got {images.dtype} {tuple(images.shape)}"

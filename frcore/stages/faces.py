@@ -4,7 +4,6 @@ from pathlib import Path
 
 from frcore.faces.build import build_shard, join_shards
 from frcore.faces.build import parse_faces as draw_maps
-from frcore.restore.aligned import predict_parsing
 from frcore.workflow.jobs import AlignFaces, JoinFaces, ParseFaces
 
 
@@ -43,4 +42,6 @@ def parse_faces(job: ParseFaces) -> None:
     if job.weights is None:
         draw_maps(job.dataset, table, job.output.maps)
     else:
+        from frcore.restore.aligned import predict_parsing  # imports torch
+
         predict_parsing(job.weights, table, table.with_suffix(""), job.output.maps)
