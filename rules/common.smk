@@ -32,15 +32,16 @@ wildcard_constraints:
     part=r"\d{4}",
 
 
-def job(name):
+def job(name, **cells):
     """Parameters of a rule: the digest of what changes its result, and what its script gets.
 
-    The latter follows from the rule's files, so that it reruns nothing by itself.
+    The latter follows from the rule's files, so that it reruns nothing by itself. cells: what one
+    job of many cells has in place of wildcards.
     """
     return {
-        "digest": lambda wildcards: PLAN.digest(name, wildcards),
+        "digest": lambda wildcards: PLAN.digest(name, wildcards, **cells),
         "job": lambda wildcards, input, output: PLAN.argument(
-            name, wildcards, input, output
+            name, wildcards, input, output, **cells
         ),
     }
 
@@ -86,10 +87,12 @@ def face_tables(datasets):
 
 def faces(wildcards):
     """Table and folders of a dataset's faces."""
-    return {
-        "table": f"{OUT}/faces/{wildcards.dataset}.csv",
-        "folders": face_folders(wildcards.dataset),
-    }
+    return faces_of(wildcards.dataset)
+
+
+def faces_of(dataset):
+    """Table and folders of a dataset's faces."""
+    return {"table": f"{OUT}/faces/{dataset}.csv", "folders": face_folders(dataset)}
 
 
 def true_faces(dataset):
@@ -112,6 +115,54 @@ RESTORED = f"{OUT}/restored/{{model}}/{{dataset}}/{{degradation}}"
 def image_set(folder):
     """Outputs of a rule that makes images and a table of them."""
     return {"images": directory(folder), "table": f"{folder}.csv"}
+
+
+def cells(pattern, **names):
+    """The pattern's paths for some datasets, degradations or models."""
+    return expand(pattern, **names)
+
+
+def image_sets(pattern, **names):
+    """Outputs of a rule that makes several folders of images, each with its table."""
+    folders = cells(pattern, **names)
+    return {
+        "images": [directory(folder) for folder in folders],
+        "table": [f"{folder}.csv" for folder in folders],
+    }
+
+
+def inputs_of_restoring(model, dataset, degradations):
+    """Degraded sets of a dataset, and what restoring them with a model reads."""
+    folders = cells(DEGRADED, dataset=dataset, degradation=degradations)
+    return {
+        "images": folders,
+        "table": [f"{folder}.csv" for folder in folders],
+        "weights": PLAN.made(PLAN.weights_of(model)),
+        "assets": asset_files(PLAN.restoring_assets(model)),
+        "truth": reference_faces(model, dataset),
+    }
+
+
+def inputs_of_scoring(dataset, models, degradations):
+    """Restored sets of a dataset, and what they are compared with."""
+    names = {"model": models, "dataset": dataset, "degradation": degradations}
+    folders = cells(RESTORED, **names)
+    return {
+        "images": folders,
+        "status": [f"{folder}.csv" for folder in folders],
+        "truth": true_faces(dataset),
+        "features": set_features(dataset),
+        "assets": asset_files(PLAN.metric_assets()),
+    }
+
+
+def score_files(**names):
+    """Outputs of a rule that measures restored sets."""
+    stems = cells(f"{OUT}/scores/{{model}}/{{dataset}}/{{degradation}}", **names)
+    return {
+        "images": [f"{stem}.csv" for stem in stems],
+        "sets": [f"{stem}.sets.csv" for stem in stems],
+    }
 
 
 def restored_parts(wildcards):
@@ -173,20 +224,20 @@ def parser_weights(dataset):
     return PLAN.made([PLAN.weights_path(parser)]) if parser else []
 
 
-def resources_of(section):
+def resources_for(section, model):
     """What an entry's `train:` or `restore:` asks of a cluster."""
+    asked = getattr(CFG.models[model], section)
+    gpus = PLAN.gpus if section == "train" else PLAN.restore_gpus
+    return {"gpu": gpus(model), "mem_mb": asked.memory_mb, "runtime": asked.minutes}
+
+
+def resources_of(section):
+    """The same by the wildcard `model`."""
 
     def asked(key):
-        return lambda wildcards: getattr(
-            getattr(CFG.models[wildcards.model], section), key
-        )
+        return lambda wildcards: resources_for(section, wildcards.model)[key]
 
-    gpus = PLAN.gpus if section == "train" else PLAN.restore_gpus
-    return {
-        "gpu": lambda wildcards: gpus(wildcards.model),
-        "mem_mb": asked("memory_mb"),
-        "runtime": asked("minutes"),
-    }
+    return {key: asked(key) for key in ("gpu", "mem_mb", "runtime")}
 
 
 # ----- the report
@@ -196,6 +247,24 @@ def shown(path, caption, category, **labels):
     return report(
         f"{OUT}/{path}", caption=caption, category=category, labels=labels or None
     )
+
+
+def restored_of_run(dataset, degradation):
+    """A test set as each model of the run restored it."""
+    models = CFG.run.models
+    return cells(RESTORED, model=models, dataset=dataset, degradation=degradation)
+
+
+def panel_picture(dataset, degradation):
+    """The panel of one test set."""
+    path = f"figures/panels/{dataset}/{degradation}.png"
+    return shown(path, "panel", "Panels", dataset=dataset, degradation=degradation)
+
+
+def all_panels():
+    """Datasets and degradations of the run's panels."""
+    datasets, degradations = zip(*CFG.test_sets())
+    return {"dataset": datasets, "degradation": degradations}
 
 
 def comparison_tables():
@@ -212,6 +281,12 @@ def score_figures():
         "png": [shown(f"{name}.png", "plot_scores", "Figures") for name in names],
         "svg": [f"{OUT}/{name}.svg" for name in names],
     }
+
+
+def shown_sets():
+    """Datasets and degradations of the run's contact sheets."""
+    first = CFG.first_shown()
+    return {"dataset": list(first.values()), "degradation": list(first)}
 
 
 def contact_sheets():

@@ -1,6 +1,7 @@
 """Scores of every restored set, per image and per set.
 
-Needs restored/, faces/ and the metrics' nets. Leaves truth/{dataset}.npz (features of the truth,
+One job measures all sets of a dataset that the run selects (`run: {models_per_score: N}` says how
+many models at most); others are measured one by one. Needs restored/, faces/ and the metrics' nets. Leaves truth/{dataset}.npz (features of the truth,
 computed once; for faces without one, of the good faces they name as reference) and
 scores/{model}/{dataset}/{degradation}.csv and .sets.csv. What was measured before is in kept/,
 which is no output: a new metric is measured alone.
@@ -45,3 +46,24 @@ rule score_faces:
         **job("score_faces"),
     shell:
         'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'
+
+
+for name, d, models, found in PLAN.scored_together():
+
+    rule:
+        name:
+            f"score_{name}"
+        input:
+            **inputs_of_scoring(d, models, found),
+        output:
+            **score_files(model=models, dataset=d, degradation=found),
+        log:
+            f"{OUT}/logs/score/{name}.log",
+        benchmark:
+            f"{OUT}/benchmarks/score/{name}.tsv"
+        conda:
+            ENV
+        params:
+            **job("score_faces", model=models, dataset=d, degradation=found),
+        shell:
+            'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'

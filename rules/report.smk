@@ -1,6 +1,7 @@
 """The long table, tables for print, figures, and one page that holds them all.
 
-Needs scores/, restored/, models/ and faces/. Leaves tables/, figures/ and report.html.
+Needs scores/, restored/, models/ and faces/. Leaves tables/, figures/ and report.html. One job makes
+all panels of a run; others are made one by one.
 """
 
 
@@ -82,24 +83,39 @@ rule plot_training:
 rule panel:
     """Degraded, restored by each model, and true faces side by side, always the same faces."""
     input:
-        restored=lambda wc: expand(RESTORED, model=CFG.run.models, **wc),
+        restored=lambda wc: restored_of_run(wc.dataset, wc.degradation),
         degraded=DEGRADED,
         drawn=f"{DEGRADED}.csv",
         truth=lambda wc: true_faces(wc.dataset),
     output:
-        picture=shown(
-            "figures/panels/{dataset}/{degradation}.png",
-            "panel",
-            "Panels",
-            dataset="{dataset}",
-            degradation="{degradation}",
-        ),
+        picture=panel_picture("{dataset}", "{degradation}"),
     log:
         f"{OUT}/logs/report/panel_{{dataset}}_{{degradation}}.log",
     conda:
         ENV
     params:
         **job("panel"),
+    shell:
+        'python "$SCRIPTS"/panel.py {params.job:q} > {log} 2>&1'
+
+
+rule:
+    name:
+        "panels"
+    input:
+        restored=[x for d, g in CFG.test_sets() for x in restored_of_run(d, g)],
+        degraded=[DEGRADED.format(dataset=d, degradation=g) for d, g in CFG.test_sets()],
+        drawn=[f"{OUT}/degraded/{d}/{g}.csv" for d, g in CFG.test_sets()],
+        truth=[file for d in CFG.run.datasets for file in true_faces(d)],
+    output:
+        picture=[panel_picture(d, g) for d, g in CFG.test_sets()],
+    log:
+        f"{OUT}/logs/report/panels.log",
+    localrule: True
+    conda:
+        ENV
+    params:
+        **job("panel", **all_panels()),
     shell:
         'python "$SCRIPTS"/panel.py {params.job:q} > {log} 2>&1'
 

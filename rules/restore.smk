@@ -1,8 +1,10 @@
 """Restored faces of every selected model on every test set.
 
 Needs degraded/ and weights. Leaves restored/{model}/{dataset}/{degradation}/{id}.png and a table
-with the status of each image: a face that failed has a reason and no image. A model with
-`restore: {shards: N}` shares each test set out among N jobs.
+with the status of each image: a face that failed has a reason and no image. One job restores all
+test sets of a dataset that the run selects; a model with `restore: {together: false}` has a job a
+test set, one with `restore: {shards: N}` shares each test set out among N. A set that is made of
+the same as before is taken from kept/, which is no output.
 """
 
 
@@ -35,6 +37,30 @@ rule restore_faces:
         **job("restore_faces"),
     shell:
         'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log} 2>&1'
+
+
+for m, d, found in PLAN.restored_together():
+
+    rule:
+        name:
+            f"restore_{m}_{d}"
+        input:
+            **inputs_of_restoring(m, d, found),
+        output:
+            **image_sets(RESTORED, model=m, dataset=d, degradation=found),
+        log:
+            f"{OUT}/logs/restore/{m}/{d}.log",
+        benchmark:
+            f"{OUT}/benchmarks/restore/{m}/{d}.tsv"
+        conda:
+            ENV
+        threads: CFG.models[m].restore.threads
+        resources:
+            **resources_for("restore", m),
+        params:
+            **job("restore_faces", model=m, dataset=d, degradation=found),
+        shell:
+            'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log} 2>&1'
 
 
 rule restore_part:

@@ -390,9 +390,8 @@ def test_through_the_metrics_stage(tmp_path, monkeypatch):
     status = [{"id": name, "status": "restored", "reason": ""} for name in ids[:11]]
     status.append({"id": ids[11], "status": "failed", "reason": "no face"})
     outs = tmp_path / "images.csv", tmp_path / "sets.csv"
-    stage.write_scores(
-        status, tmp_path / "restored", dict(truth), npz, protocol, parts, 1.0, 0.2, 0, *outs
-    )
+    one = stage.RestoredSet(status, tmp_path / "restored", *outs, 0)
+    stage.write_scores([one], dict(truth), npz, protocol, parts, 1.0, 0.2)
     pair, person = table(outs[1])
     net = Fake()
     e, f = (net.descriptors(x, 1.0, 0.2).numpy() for x in (restored[:11], coarse(12)))

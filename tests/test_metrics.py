@@ -655,10 +655,9 @@ def test_good_faces_of_others_stand_in_for_a_truth_that_nobody_knows(tmp_path):
     def measured(features, reference):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(score, "load_nets", lambda *_: nets)
-            stage.write_scores(
-                status, tmp_path / "restored", None, features, protocol, {}, 0.7, 0.1, 3,
-                tmp_path / "images.csv", tmp_path / "sets.csv", "cpu", reference,
-            )  # fmt: skip
+            outs = tmp_path / "images.csv", tmp_path / "sets.csv"
+            one = stage.RestoredSet(status, tmp_path / "restored", *outs, seed=3)
+            stage.write_scores([one], None, features, protocol, {}, 0.7, 0.1, "cpu", reference)
         rows = {}
         for name in ("images", "sets"):
             with open(tmp_path / f"{name}.csv", newline="") as opened:
@@ -850,10 +849,11 @@ def measure(folder, metrics, digests=None, status=None, kept="kept"):
         files, [], protocol, {}, folder / "truth.npz", kept=folder / kept / "t", digests=of
     )
     outs = folder / "images.csv", folder / "sets.csv"
+    one = stage.RestoredSet(status, folder / "restored", *outs, 0, folder / kept / "s")
+    digests = {m: digests.get(m, "x") for m in metrics}
     stage.write_scores(
-        status, folder / "restored", dict(files), folder / "truth.npz", protocol, {}, 0.7, 0.1, 0,
-        *outs, kept=folder / kept / "s", digests={m: digests.get(m, "x") for m in metrics},
-    )  # fmt: skip
+        [one], dict(files), folder / "truth.npz", protocol, {}, 0.7, 0.1, digests=digests
+    )
     return tuple(path.read_text() for path in outs)
 
 

@@ -174,6 +174,7 @@ class Restoring(Strict):
     memory_mb: int = Field(4000, ge=100)
     threads: int = Field(1, ge=1)
     shards: int = Field(1, ge=1, le=9999)  # jobs that share a test set
+    together: bool = True  # one job for all degradations of a dataset, else one for each
 
 
 class Model(Strict):
@@ -227,6 +228,7 @@ class Run(Strict):
     protocol: Name
     panel: int = Field(6, ge=1, le=24)  # faces in the comparison pictures
     contact_sheets: bool = True
+    models_per_score: int = Field(8, ge=0)  # measured by one job on a dataset; 0: a job a test set
     figures: tuple[Name, ...] = ()  # entries of `figures:` that the report shows
     published: tuple[str, ...] = ()  # tables of published.csv to show beside the measured ones
 

@@ -8,6 +8,7 @@ new metric is measured alone.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from frcore.registry import METRICS
 
 PART = 64  # images in memory at a time
 NIQE_FACES = 1000  # training faces that the refitted NIQE model is fitted on
+_KINDS = ("image", "set")
 SET_COLUMNS = ("metric", "value", "n", "ci_low", "ci_high", "note")
 
 
@@ -80,84 +82,146 @@ def write_truth(
     ).save(out)
 
 
+@dataclass(frozen=True)
+class RestoredSet:
+    """One restored test set and where its scores go.
+
+    status: rows id, status, reason of the restore stage. images: folder of {id}.png. kept: folder
+    in which rows are kept by what makes them.
+    """
+
+    status: Sequence[Mapping[str, str]]
+    images: Path
+    out_images: Path
+    out_sets: Path
+    seed: int
+    kept: Path | None = None
+
+    @property
+    def done(self) -> list[str]:
+        """Ids of the faces that were restored."""
+        return [row["id"] for row in self.status if row["status"] == "restored"]
+
+
+@dataclass
+class _Progress:
+    """What is still to be measured of a set, and what was measured."""
+
+    keys: dict[str, str]
+    had: dict[str, list]
+    image_metrics: list[str]
+    set_metrics: list[str]
+    ids: list[str] = field(default_factory=list)
+    rows: list[dict] = field(default_factory=list)
+    features: dict[str, list] = field(default_factory=dict)
+
+    @property
+    def todo(self) -> list[str]:
+        return [*self.image_metrics, *self.set_metrics]
+
+
 def write_scores(
-    status: Sequence[Mapping[str, str]],
-    restored: Path,
+    sets: Sequence[RestoredSet],
     truth: Mapping[str, Path] | None,
     features: Path | None,
     protocol: Protocol,
     assets: Mapping[str, Path],
     crop_scale: float,
     crop_shift: float,
-    seed: int,
-    out_images: Path,
-    out_sets: Path,
     device: str | torch.device = "cpu",
     reference: str = "",
-    kept: Path | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> None:
-    """Scores of one restored set: `out_images` (a row an image and metric), `out_sets`.
+    """Scores of some restored sets of one dataset: of each a table of images, and one of the set.
 
-    status: rows id, status, reason of the restore stage; a face that failed has rows without a
-    value and its reason. truth: {id: PNG}; raises KeyError for an id without truth; None where
-    nobody knows the true faces. features: of `write_truth`; without a truth those of the dataset
-    `reference`, or None. kept: folder in which rows are kept by what makes them; digests: {metric:
-    digest of its code and parts}. A metric whose rows are there is not computed.
+    A face that failed has rows without a value and its reason. truth: {id: PNG}; raises KeyError
+    for an id without truth; None where nobody knows the true faces. features: of `write_truth`;
+    without a truth those of the dataset `reference`, or None. digests: {metric: digest of its code
+    and parts}. A metric whose rows are kept is not computed; of the true faces everything is read
+    and computed once for all sets.
     """
-    image_metrics, set_metrics = _of_kind(protocol, "image"), _of_kind(protocol, "set")
-    done = [row["id"] for row in status if row["status"] == "restored"]
     known = None if features is None else score.TruthFeatures.load(features)
-    settings = [protocol.size, protocol.crop, crop_scale, crop_shift, protocol.bootstrap, seed]
+    settings = [protocol.size, protocol.crop, crop_scale, crop_shift, protocol.bootstrap]
+    progress = [_begin(one, truth, known, protocol, settings, reference, digests) for one in sets]
+    nets: dict = {}
+    for state in progress:
+        wanted = {asset for metric in state.todo for asset in METRICS[metric].assets}
+        if not wanted <= set(nets):
+            nets |= score.load_nets(assets, state.todo, device)
+    every = dict.fromkeys(n for one, state in zip(sets, progress) if state.todo for n in one.done)
+    names = list(every)
+    for start in range(0, len(names), PART):
+        part = names[start : start + PART]
+        good = None if truth is None else _read([truth[name] for name in part], protocol)
+        for one, state in zip(sets, progress):
+            if state.todo:
+                _measure(one, state, part, good, protocol, nets, crop_scale, crop_shift)
+    for one, state in zip(sets, progress):
+        draws = min(protocol.bootstrap, 100)
+        found = {key: np.concatenate(parts) for key, parts in state.features.items()}
+        rows = score.score_set(
+            state.ids, found, known, state.set_metrics, one.seed, draws, reference
+        )
+        _finish(one, state, [*state.rows, *_failed(one, state.image_metrics), *rows], protocol)
+
+
+def _begin(one, truth, known, protocol, settings, reference, digests) -> _Progress:
     keys: dict[str, str] = {}
-    if kept and digests:
-        made = _content([[(name, restored / f"{name}.png") for name in done]])
-        made += json.dumps([[row[c] for c in ("id", "status", "reason")] for row in status])
+    if one.kept and digests:
+        done = one.done
+        made = _content([[(name, one.images / f"{name}.png") for name in done]])
+        made += json.dumps([[row[c] for c in ("id", "status", "reason")] for row in one.status])
         true = _content([[(name, truth[name]) for name in done]]) if truth is not None else ""
         for metric in protocol.metrics:
             asked = METRICS[metric]
             other = [true if asked.needs_truth else ""]
             if asked.kind == "set":
                 other = [_content_of(known, asked.features), reference]
-            keys[metric] = _key(digests.get(metric), made, settings, *other)
-    had = _rows_there(kept, keys)
-    images_todo = [metric for metric in image_metrics if metric not in had]
-    sets_todo = [metric for metric in set_metrics if metric not in had]
+            keys[metric] = _key(digests.get(metric), made, [*settings, one.seed], *other)
+    had = _rows_there(one.kept, keys)
+    todo = {kind: [m for m in _of_kind(protocol, kind) if m not in had] for kind in _KINDS}
+    return _Progress(keys, had, todo["image"], todo["set"])
 
-    nets = score.load_nets(assets, [*images_todo, *sets_todo], device)
-    rows: list[dict] = []
-    found: dict[str, list] = {}
-    for start in range(0, len(done) if images_todo or sets_todo else 0, PART):
-        ids = done[start : start + PART]
-        images = _read([restored / f"{name}.png" for name in ids], protocol)
-        good = None if truth is None else _read([truth[name] for name in ids], protocol)
-        rows += score.score_images(images, good, ids, images_todo, nets, crop_scale, crop_shift)
-        features_of = score.set_features(images, sets_todo, nets, crop_scale, crop_shift)
-        for key, values in features_of.items():
-            found.setdefault(key, []).append(values)
-    for row in status:
-        if row["status"] != "restored":
-            empty = {"id": row["id"], "value": None, "note": f"not restored: {row['reason']}"}
-            rows += [{**empty, "metric": metric} for metric in images_todo]
-    sets = score.score_set(
-        done,
-        {key: np.concatenate(parts) for key, parts in found.items()},
-        known,
-        sets_todo,
-        seed,
-        min(protocol.bootstrap, 100),
-        reference,
-    )
-    measured: dict[str, list] = {metric: [] for metric in (*images_todo, *sets_todo)}
-    for made_row in (*rows, *sets):
-        measured[made_row["metric"]].append(made_row)
-    for metric, key in keys.items():
-        if kept and metric in measured:
-            _keep_rows(kept, metric, key, measured[metric])
-    measured |= had
-    each = [row for metric in image_metrics for row in _by_id(measured[metric])]
-    write_table(out_images, ("id", "metric", "value", "note"), each)
-    write_table(out_sets, SET_COLUMNS, [row for metric in set_metrics for row in measured[metric]])
+
+def _measure(one, state, part, good, protocol, nets, crop_scale, crop_shift) -> None:
+    """Some faces of one set; good: the true ones of `part`, or None."""
+    there = set(one.done)
+    places = [i for i, name in enumerate(part) if name in there]
+    if not places:
+        return
+    ids = [part[i] for i in places]
+    images = _read([one.images / f"{name}.png" for name in ids], protocol)
+    true = good if good is None or len(ids) == len(part) else good[places]
+    metrics = state.image_metrics
+    state.ids += ids
+    state.rows += score.score_images(images, true, ids, metrics, nets, crop_scale, crop_shift)
+    found = score.set_features(images, state.set_metrics, nets, crop_scale, crop_shift)
+    for key, values in found.items():
+        state.features.setdefault(key, []).append(values)
+
+
+def _failed(one: RestoredSet, metrics: Sequence[str]) -> list[dict]:
+    return [
+        {"id": row["id"], "metric": m, "value": None, "note": f"not restored: {row['reason']}"}
+        for row in one.status
+        if row["status"] != "restored"
+        for m in metrics
+    ]
+
+
+def _finish(one: RestoredSet, state: _Progress, rows: Sequence[dict], protocol: Protocol) -> None:
+    """Keep what is new, write the set's two tables."""
+    measured: dict[str, list] = {metric: [] for metric in state.todo}
+    for row in rows:
+        measured[row["metric"]].append(row)
+    for metric, key in state.keys.items():
+        if one.kept and metric in measured:
+            _keep_rows(one.kept, metric, key, measured[metric])
+    measured |= state.had
+    images, sets = (_of_kind(protocol, kind) for kind in _KINDS)
+    each = [row for metric in images for row in _by_id(measured[metric])]
+    write_table(one.out_images, ("id", "metric", "value", "note"), each)
+    write_table(one.out_sets, SET_COLUMNS, [row for metric in sets for row in measured[metric]])
 
 
 def _rows_there(kept: Path | None, keys: Mapping[str, str]) -> dict[str, list]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
 from frcore.io import assets
-from frcore.metrics.stage import write_scores, write_truth
+from frcore.metrics.stage import RestoredSet, write_scores, write_truth
 from frcore.seeds import seed_for
+from frcore.stages import listed
 from frcore.workflow.jobs import ScoreFaces, TruthFeatures
 
 
@@ -32,23 +33,24 @@ def truth_features(job: TruthFeatures) -> None:
 
 
 def score_faces(job: ScoreFaces) -> None:
-    """All metrics of the protocol for one model on one test set."""
-    truth, features = job.input.truth, job.input.features
+    """All metrics of the protocol for some restored sets of one dataset."""
+    truth, features = listed(job.input.truth), listed(job.input.features)
     known = dict(face_files(truth[0], truth[0].with_suffix(""), "test")) if truth else None
+    inputs = zip(listed(job.input.images), listed(job.input.status))
+    outputs = zip(listed(job.output.images), listed(job.output.sets))
+    sets = []
+    for cell, place, (images, status), written in zip(job.cells, job.kept, inputs, outputs):
+        seed = seed_for(job.seed, f"{job.dataset}/{cell[1]}")
+        sets.append(RestoredSet(read_table(status), images, *written, seed, Path(place)))
     write_scores(
-        read_table(job.input.status),
-        job.input.images,
+        sets,
         known,
         features[0] if features else None,
         job.protocol,
         assets.present(job.resources),
         job.frame["crop_scale"],
         job.frame["crop_shift"],
-        seed_for(job.seed, f"{job.dataset}/{job.degradation}"),
-        job.output.images,
-        job.output.sets,
         pick_device("auto"),
         job.reference,
-        kept=Path(job.kept),
         digests=job.digests,
     )

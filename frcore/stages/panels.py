@@ -5,18 +5,22 @@ from pathlib import Path
 from frcore.faces.build import face_files, read_table
 from frcore.io.files import linked_folder
 from frcore.report import panels
+from frcore.stages import listed
 from frcore.workflow.jobs import Panel, PanelOfStrengths
 
 
 def panel(job: Panel) -> None:
-    """Degraded, restored and true faces of fixed ids."""
-    ids = spaced(job.input.drawn, job.n)
-    true = true_files(job.input.truth)
-    with linked_folder(true) as truth:
-        models = [(job.titles[p.parts[-3]], p) for p in listed(job.input.restored)]
-        last = [("Truth", truth)] if true else []
-        columns = [("Degraded", job.input.degraded), *models, *last]
-        panels.panel(ids, columns, job.output.picture)
+    """Degraded, restored and true faces of fixed ids, a picture a test set."""
+    results = Path(job.results)
+    true = {d: {} if d in job.unknown else _true_files(results, d) for d, _ in job.cells}
+    for (dataset, degradation), picture in zip(job.cells, listed(job.output.picture)):
+        degraded = results / "degraded" / dataset / degradation
+        ids = spaced(degraded.with_name(f"{degradation}.csv"), job.n)
+        with linked_folder(true[dataset]) as truth:
+            restored = [results / "restored" / m / dataset / degradation for m in job.titles]
+            columns = [("Degraded", degraded), *zip(job.titles.values(), restored)]
+            columns += [("Truth", truth)] if true[dataset] else []
+            panels.panel(ids, columns, picture)
 
 
 def panel_of_strengths(job: PanelOfStrengths) -> None:
@@ -27,7 +31,7 @@ def panel_of_strengths(job: PanelOfStrengths) -> None:
         return {name: root / shown.dataset / name for name in shown.degradations}
 
     ids = spaced(listed(job.input.drawn)[0], shown.faces)
-    true = true_files(job.input.truth)
+    true = _true_files(results, shown.dataset) if job.input.truth else {}
     with linked_folder(true) as truth:
         models = [(job.titles[m], folders(results / "restored" / m)) for m in shown.models]
         columns: list[tuple[str, Path | dict[str, Path]]]
@@ -42,11 +46,7 @@ def spaced(table: Path, n: int) -> list[str]:
     return [row["id"] for row in rows[:: max(1, len(rows) // n)][:n]]
 
 
-def true_files(truth: list[Path]) -> dict[str, Path]:
-    """{id: PNG} of the test faces. truth: table and folders, empty where nobody knows them."""
-    return dict(face_files(truth[0], truth[0].with_suffix(""), "test")) if truth else {}
-
-
-def listed(files: Path | list[Path]) -> list[Path]:
-    """One file or several of a rule, as a list."""
-    return [files] if isinstance(files, Path) else files
+def _true_files(results: Path, dataset: str) -> dict[str, Path]:
+    """{id: PNG} of the test faces."""
+    table = results / "faces" / f"{dataset}.csv"
+    return dict(face_files(table, table.with_suffix(""), "test"))

@@ -1,47 +1,65 @@
 """Restored faces of one model on one test set."""
 
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from frcore.device import pick_device
 from frcore.faces.build import face_files, read_table
+from frcore.io import kept
 from frcore.io.files import atomic_output
 from frcore.io.tables import write_table
 from frcore.registry import METHODS
 from frcore.restore.aligned import restore_folder
-from frcore.restore.models import load_entry
+from frcore.restore.models import Restorer, load_entry
+from frcore.stages import listed
 from frcore.workflow.jobs import JoinParts, RestoreFaces, RestorePart
 
 
 def restore_faces(job: RestoreFaces) -> None:
-    """One model on one test set, or on a share of it."""
-    restorer = load_entry(
-        job.name,
-        job.entry,
-        job.weights,
-        job.frame,
-        job.assets,
-        pick_device("auto"),
-        job.recipe,
-    )
-    ids = [row["id"] for row in read_table(job.input.table)]
+    """One model on some test sets of one dataset."""
+    made_of = kept.content([*job.weights.values(), *listed(job.input.truth)])
+    restorer = None
+    inputs = zip(listed(job.input.images), listed(job.input.table))
+    outputs = zip(listed(job.output.images), listed(job.output.table))
+    for recipe, given, made in zip(job.recipes.items(), inputs, outputs):
+        store = Path(job.kept) / recipe[0]
+        key = kept.key_of(job.digest(), recipe[1].facts(), kept.content(given), made_of)
+        if kept.take(store, key, *made):
+            print(f"{recipe[0]}: as before")
+            continue
+        restorer = restorer or _load(job)
+        print(recipe[0], _restore(job, replace(restorer, recipe=recipe[1]), given, made))
+        kept.keep(store, key, *made)
+
+
+def restore_part(job: RestorePart) -> None:
+    """A share of one test set."""
+    (recipe,) = job.recipes.values()
+    given, made = (job.input.images, job.input.table), (job.output.images, job.output.table)
+    print(_restore(job, replace(_load(job), recipe=recipe), given, made))
+
+
+def _load(job: RestoreFaces) -> Restorer:
+    device = pick_device("auto")
+    return load_entry(job.name, job.entry, job.weights, job.frame, job.assets, device)
+
+
+def _restore(job: RestoreFaces, restorer: Restorer, given, made) -> Counter:
+    """given, made: folder of images and table."""
+    ids = [row["id"] for row in read_table(given[1])]
     wanted = METHODS[job.entry.method].needs_reference
-    counts = restore_folder(
+    return restore_folder(
         ids[job.shard :: job.shards],
-        job.input.images,
-        job.output.images,
-        job.output.table,
+        given[0],
+        made[0],
+        made[1],
         restorer,
         job.entry.seed,
         job.entry.restore.batch,
         references=other_faces(job.input.truth, ids) if wanted else None,
     )
-    print(counts)
-
-
-def restore_part(job: RestorePart) -> None:
-    """A share of one test set."""
-    restore_faces(job)
 
 
 def other_faces(truth: list[Path], ids: list[str]) -> dict[str, Path | None]:

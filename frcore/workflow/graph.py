@@ -65,6 +65,30 @@ class Graph:
         """(model, dataset, degradation) of every cell of the table."""
         return [(m, d, g) for m in self.config.run.models for d, g in self.config.test_sets()]
 
+    def tests_of(self) -> dict[str, list[str]]:
+        """{dataset of the run: its degradations}."""
+        found: dict[str, list[str]] = {}
+        for dataset, degradation in self.config.test_sets():
+            found.setdefault(dataset, []).append(degradation)
+        return found
+
+    def restored_together(self) -> list[tuple[str, str, list[str]]]:
+        """(model, dataset, degradations) of the run that one job restores."""
+        restoring = {name: self.config.models[name].restore for name in self.config.run.models}
+        whole = [name for name, r in restoring.items() if r.together and r.shards == 1]
+        return [(m, d, found) for m in whole for d, found in self.tests_of().items()]
+
+    def scored_together(self) -> list[tuple[str, str, list[str], list[str]]]:
+        """(name, dataset, models, degradations) of the run that one job measures."""
+        models, n = self.config.run.models, self.config.run.models_per_score
+        starts = range(0, len(models), n) if n else ()
+        found = []
+        for dataset, degradations in self.tests_of().items():
+            for start in starts:
+                name = dataset if len(models) <= n else f"{dataset}_{start // n}"
+                found.append((name, dataset, list(models[start : start + n]), degradations))
+        return found
+
     def trained_models(self) -> list[str]:
         """Entries of the run that the workflow trains, helpers included."""
         return [name for name in self.config.used_models() if self.config.models[name].train]

@@ -1,7 +1,7 @@
 """The job of every rule: its values, which of them change its result, and the code that it runs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from frcore.config import (
@@ -123,42 +123,51 @@ class ParseFaces(Job):
 
 
 class DegradeFaces(Job):
-    """Test faces of a dataset -> their degraded copies, with the drawn parameters."""
+    """Test faces of a dataset -> copies under some degradations, with the drawn parameters."""
 
     STAGE: ClassVar[str] = "degrade"
 
     dataset: str
-    degradation: str
-    recipe: Recipe
+    recipes: dict[str, Recipe]
     seed: int
     limit: int
+    kept: str = ""  # folder of what was made before
 
     def values(self) -> dict:
-        """Without the recipe's prose."""
-        return {**self.facts(include={"dataset", "degradation", "seed", "limit"}),
-                "recipe": self.recipe.facts()}  # fmt: skip
+        """Without the recipes' prose."""
+        return {
+            **self.facts(include={"dataset", "seed", "limit"}),
+            "recipes": {name: recipe.facts() for name, recipe in self.recipes.items()},
+        }
 
     def code(self) -> tuple[str, ...]:
-        """That of the recipe's steps."""
-        return self.recipe.code()
+        """That of the recipes' steps."""
+        return _steps_code(self.recipes.values())
+
+    def alone(self, degradation: str) -> "DegradeFaces":
+        """The same for one degradation."""
+        return self.model_copy(update={"recipes": {degradation: self.recipes[degradation]}})
 
 
 class ContactSheet(Job):
-    """Some faces under one degradation, several draws each -> a picture."""
+    """Some faces under a degradation, several draws each -> a picture; for some degradations."""
 
     STAGE: ClassVar[str] = "degrade"
 
-    degradation: str
-    recipe: Recipe
+    recipes: tuple[tuple[str, Recipe], ...]  # a picture each
     seed: int
 
     def values(self) -> dict:
-        """Without the recipe's prose."""
-        return {**self.facts(include={"degradation", "seed"}), "recipe": self.recipe.facts()}
+        """Without the recipes' prose."""
+        return {"seed": self.seed, "of": [(name, recipe.facts()) for name, recipe in self.recipes]}
 
     def code(self) -> tuple[str, ...]:
-        """That of the recipe's steps."""
-        return self.recipe.code()
+        """That of the recipes' steps."""
+        return _steps_code(recipe for _, recipe in self.recipes)
+
+
+def _steps_code(recipes: Iterable[Recipe]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(entry for recipe in recipes for entry in recipe.code()))
 
 
 # fields of Train that change nothing in the result
@@ -227,9 +236,10 @@ class _Restoring(Job):
 
 
 class RestoreFaces(_Restoring):
-    """One model and one degraded test set -> restored faces and the status of each."""
+    """One model and some degraded test sets -> restored faces and the status of each."""
 
-    recipe: Recipe | None = None  # what made the faces worse, for methods that are told
+    recipes: dict[str, Recipe]  # what made the faces worse, for methods that are told
+    kept: str = ""  # folder of what was made before
     shard: int = 0
     shards: int = 1
 
@@ -274,7 +284,6 @@ class _Measuring(Job):
     frame: dict
     resources: str
     digests: dict[str, str]  # of each metric, or each extractor of features: code, parts, settings
-    kept: str  # folder of what was measured before
 
     def measured(self) -> dict:
         """The protocol by what changes a number."""
@@ -285,6 +294,7 @@ class TruthFeatures(_Measuring):
     """Truth of a dataset -> features and statistics that the set metrics compare with."""
 
     limit: int
+    kept: str  # folder of what was made before
 
     def values(self) -> dict:
         """Features by what makes them."""
@@ -292,10 +302,11 @@ class TruthFeatures(_Measuring):
 
 
 class ScoreFaces(_Measuring):
-    """Restored faces and their truth -> scores per image and per set."""
+    """Some restored sets of one dataset and their truth -> scores per image and per set."""
 
     dataset: str
-    degradation: str
+    cells: tuple[tuple[str, str], ...]  # model and degradation of each set
+    kept: tuple[str, ...]  # folder of what was measured before of each set
     seed: int
     reference: str = ""  # data set of the features, where they are not of the truth
 
@@ -303,7 +314,7 @@ class ScoreFaces(_Measuring):
         """Metrics by what makes them."""
         return {
             **self.measured(),
-            **self.facts(include={"frame", "dataset", "degradation", "seed", "reference"}),
+            **self.facts(include={"frame", "dataset", "cells", "seed", "reference"}),
             "of": {name: self.digests[name] for name in self.protocol.metrics},
             "order": list(self.protocol.metrics),
         }
@@ -360,12 +371,19 @@ class PlotTraining(Job):
 
 
 class Panel(Job):
-    """Degraded, restored and true faces of fixed ids -> one picture."""
+    """Degraded, restored and true faces of fixed ids -> a picture a test set."""
 
     STAGE: ClassVar[str] = "panels"
 
     titles: dict[str, str]
     n: int
+    results: str
+    cells: tuple[tuple[str, str], ...]  # dataset and degradation of each picture
+    unknown: tuple[str, ...] = ()  # datasets of which nobody knows the true faces
+
+    def values(self) -> dict:
+        """Not where files are."""
+        return self.facts(include={"titles", "n", "cells", "unknown"})
 
 
 class PanelOfStrengths(Job):

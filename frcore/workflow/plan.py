@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from frcore.config import (
     Dataset,
 )
+from frcore.degrade.recipes import Recipe
 from frcore.faces import listings
 from frcore.registry import METHODS, METRICS, default_of
 from frcore.registry.metrics import FEATURES
@@ -26,19 +28,22 @@ HARNESS = (
     "frcore.metrics.stage:_read",
 )
 
+Names = str | Sequence[str]
+
 
 @dataclass(frozen=True)
 class Plan(Graph):
     """The graph, and what each rule gives its script: a method is named as its rule."""
 
     # ----- jobs: what a rule gives its script; a method is named as the rule
-    def digest(self, rule: str, wildcards=None) -> str:
-        """The rule's parameter: another one makes its outputs anew."""
-        return getattr(self, rule)(**words_of(wildcards)).digest()
+    def digest(self, rule: str, wildcards=None, **cells: Names) -> str:
+        """The rule's parameter: another one makes its outputs anew. cells: in place of wildcards,
+        for one job of many cells."""
+        return getattr(self, rule)(**words_of(wildcards), **cells).digest()
 
-    def argument(self, rule: str, wildcards, files_in, files_out) -> str:
+    def argument(self, rule: str, wildcards, files_in, files_out, **cells: Names) -> str:
         """The word for the rule's script; files_in, files_out: Snakemake's `input` and `output`."""
-        job = getattr(self, rule)(**words_of(wildcards))
+        job = getattr(self, rule)(**words_of(wildcards), **cells)
         own = {"methods": self.config.methods, "metrics": self.config.metrics}
         files = {
             "input": Files(**plain_files(files_in)),
@@ -92,20 +97,23 @@ class Plan(Graph):
             weights=self.weights_path(parser) if parser else None,
         )
 
-    def degrade_faces(self, dataset: str, degradation: str) -> jobs.DegradeFaces:
+    def degrade_faces(self, dataset: str, degradation: Names) -> jobs.DegradeFaces:
         """Test faces of a dataset -> their degraded copies, with the drawn parameters."""
         return jobs.DegradeFaces(
             dataset=dataset,
-            degradation=degradation,
-            recipe=self.config.degradations[degradation],
+            recipes=self._recipes(degradation),
             seed=self.config.seed,
             limit=self.config.datasets[dataset].test_limit or 0,
+            kept=f"{self.config.results}/degraded/{dataset}/kept",
         )
 
-    def contact_sheet(self, dataset: str, degradation: str) -> jobs.ContactSheet:
+    def contact_sheet(self, dataset: Names, degradation: Names) -> jobs.ContactSheet:
         """Some faces under one degradation, several draws each -> a picture."""
-        recipe = self.config.degradations[degradation]
-        return jobs.ContactSheet(degradation=degradation, recipe=recipe, seed=self.config.seed)
+        recipes = tuple(self._recipes(degradation).items())
+        return jobs.ContactSheet(recipes=recipes, seed=self.config.seed)
+
+    def _recipes(self, degradation: Names) -> dict[str, Recipe]:
+        return {name: self.config.degradations[name] for name in names_of(degradation)}
 
     def train_model(self, model: str) -> jobs.TrainModel:
         """Faces, helper nets and one entry of `models:` -> weights, card, history, samples."""
@@ -132,16 +140,19 @@ class Plan(Graph):
             helper_methods=self._methods([*helpers.values(), *degraders]),
         )
 
-    def restore_faces(self, model: str, dataset: str, degradation: str) -> jobs.RestoreFaces:
-        """One model and one degraded test set -> restored faces and the status of each."""
-        recipe = self.config.degradations[degradation]
-        return jobs.RestoreFaces(**self._restoring(model, dataset), recipe=recipe)
+    def restore_faces(self, model: str, dataset: str, degradation: Names) -> jobs.RestoreFaces:
+        """One model and some degraded test sets -> restored faces and the status of each."""
+        return jobs.RestoreFaces(
+            **self._restoring(model, dataset),
+            recipes=self._recipes(degradation),
+            kept=f"{self.config.results}/restored/{model}/{dataset}/kept",
+        )
 
     def restore_part(self, model, dataset, degradation, part: str) -> jobs.RestorePart:
         """A share of a test set."""
         return jobs.RestorePart(
             **self._restoring(model, dataset),
-            recipe=self.config.degradations[degradation],
+            recipes=self._recipes(degradation),
             shard=int(part),
             shards=self.config.models[model].restore.shards,
         )
@@ -188,17 +199,19 @@ class Plan(Graph):
             limit=entry.test_limit or 0,
         )
 
-    def score_faces(self, model: str, dataset: str, degradation: str) -> jobs.ScoreFaces:
-        """Restored faces and their truth -> scores per image and per set."""
+    def score_faces(self, model: Names, dataset: str, degradation: Names) -> jobs.ScoreFaces:
+        """Some restored sets of a dataset and their truth -> scores per image and per set."""
         low = self.config.datasets[dataset].low_quality
+        cells = [(m, g) for m in names_of(model) for g in names_of(degradation)]
+        scores = f"{self.config.results}/scores"
         return jobs.ScoreFaces(
             protocol=self.protocol,
             frame=self.frame(dataset),
             resources=self.config.resources,
             digests=self.metric_digests,
-            kept=f"{self.config.results}/scores/{model}/{dataset}/kept/{degradation}",
             dataset=dataset,
-            degradation=degradation,
+            cells=tuple(cells),
+            kept=tuple(f"{scores}/{m}/{dataset}/kept/{g}" for m, g in cells),
             seed=self.config.seed,
             reference=(self.truth_of(dataset) or "") if low else "",
         )
@@ -276,9 +289,17 @@ class Plan(Graph):
         """Histories of trained models -> their losses over images seen."""
         return jobs.PlotTraining(titles=self.titles(self.trained_models()))
 
-    def panel(self, dataset: str, degradation: str) -> jobs.Panel:
-        """Degraded, restored and true faces of fixed ids -> one picture."""
-        return jobs.Panel(titles=self.titles(self.config.run.models), n=self.config.run.panel)
+    def panel(self, dataset: Names, degradation: Names) -> jobs.Panel:
+        """Degraded, restored and true faces of fixed ids -> a picture a test set."""
+        cells = tuple(zip(names_of(dataset), names_of(degradation)))
+        datasets = self.config.datasets
+        return jobs.Panel(
+            titles=self.titles(self.config.run.models),
+            n=self.config.run.panel,
+            results=self.config.results,
+            cells=cells,
+            unknown=tuple(dict.fromkeys(d for d, _ in cells if datasets[d].low_quality)),
+        )
 
     def panel_of_strengths(self, figure: str) -> jobs.PanelOfStrengths:
         """Fixed faces under several degradations, restored by several models -> one picture."""
@@ -326,8 +347,13 @@ class Plan(Graph):
         )
 
 
-def words_of(wildcards) -> dict[str, str]:
+def words_of(wildcards) -> dict[str, Names]:
     return dict(wildcards.items()) if wildcards is not None else {}
+
+
+def names_of(names: Names) -> tuple[str, ...]:
+    """One name, as a wildcard has it, or several."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def plain_files(named) -> dict:
