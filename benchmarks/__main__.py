@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.images import bench_degrade, bench_faces
+from benchmarks.degradation import bench_degrade
+from benchmarks.images import bench_faces
 from benchmarks.measuring import Bench, Row, machine, one_thread, table, write_csv
 from benchmarks.metrics import bench_metrics
 from benchmarks.training import bench_operators, bench_psfrgan, bench_stylegan2

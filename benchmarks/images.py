@@ -1,4 +1,4 @@
-"""Faces and degradations."""
+"""Faces."""
 
 from collections.abc import Iterator
 
@@ -51,37 +51,3 @@ def bench_faces(b: Bench) -> Iterator[Row]:
         generator.sample(weights, 0, 0)
 
     yield b.row("faces", "digiface: sampling", "photos/s", generator.BLOCK, sample)
-
-
-def bench_degrade(b: Bench) -> Iterator[Row]:
-    """Every preset at its own size, batched (training) and with the real codec (test sets)."""
-    import torch
-
-    from frcore.degrade.apply import degrade_batch
-    from frcore.degrade.draw import draw
-    from frcore.io.images import to_float
-    from frcore.seeds import numpy_generator
-
-    counts = {64: 32, 256: 8, 512: 8, 1024: 2}  # images of a training batch; half for a test set
-    tensors = {}
-    for name, recipe in b.config.degradations.items():
-        if recipe.learned:  # needs a trained model
-            continue
-        side = recipe.size
-        n = counts.get(side, 2)
-        if side not in tensors:
-            tensors[side] = to_float(b.faces(n, side))
-        images = tensors[side]
-        drawn = [draw(recipe, numpy_generator("bench", name, i)) for i in range(n)]
-
-        def batched(images=images, recipe=recipe, drawn=drawn):
-            with torch.no_grad():
-                degrade_batch(images, recipe, drawn)
-
-        def alone(images=images, recipe=recipe, drawn=drawn):
-            for i in range(len(images) // 2):
-                degrade_batch(images[i : i + 1], recipe, drawn[i : i + 1], operators="cpu")
-
-        label = f"{name} ({side} px)"
-        yield b.row("degrade", f"{label}, training batch of {n}", "images/s", n, batched)
-        yield b.row("degrade", f"{label}, test set", "images/s", n // 2, alone)

@@ -91,3 +91,23 @@ def toy(clone, snakemake, tmp_path_factory):
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-6000:]
     print(f"toy run: {time.monotonic() - started:.0f} s")
     return folder
+
+
+def job_counts(process) -> dict[str, int]:
+    """{rule: number of jobs} of a dry run."""
+    from frcore.workflow.jobs import RULES
+
+    text = process.stdout + process.stderr
+    assert process.returncode == 0, text
+    if "Job stats:" not in text:
+        assert "Nothing to be done" in text, text
+        return {}
+    rows = text.split("Job stats:")[1].split("total")[0].splitlines()[3:]
+    # one job of many cells is called by what it makes: degrade_orl
+    many = {"panels": "panel", "contact_sheets": "contact_sheet"}
+    found: dict[str, int] = {}
+    for name, n in (row.split()[:2] for row in rows if row.strip()):
+        known = name in (*RULES, "all", "tables")
+        kind = name if known else many.get(name) or f"{name.split('_')[0]}_faces"
+        found[kind] = found.get(kind, 0) + int(n)
+    return found

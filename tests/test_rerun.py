@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, whole_config
+from conftest import ROOT, job_counts, whole_config
 
 pytestmark = pytest.mark.workflow
 
@@ -23,13 +23,7 @@ TABLES = {"join_scores": 1, "comparison": 1, "plot_scores": 1, "report_page": 1}
 def planned(snakemake, folder, *words) -> dict[str, int]:
     """{rule: number of jobs} of a dry run, without the target itself."""
     process = snakemake(folder, "--cores", 2, "--configfile", TOY, *words, "-n")
-    text = process.stdout + process.stderr
-    assert process.returncode == 0, text
-    if "Job stats:" not in text:
-        assert "Nothing to be done" in text, text
-        return {}
-    rows = text.split("Job stats:")[1].split("total")[0].splitlines()[3:]
-    found = {row.split()[0]: int(row.split()[1]) for row in rows if row.strip()}
+    found = job_counts(process)
     found.pop("all", None)
     return found
 
@@ -134,7 +128,7 @@ def test_one_more_metric_is_measured_alone(toy, snakemake, changed):
     changed(
         "frcore/catalogue/protocols/toy.yaml", "metrics: [psnr_rgb,", "metrics: [psnr_y, psnr_rgb,"
     )
-    assert planned(snakemake, toy) == {**TABLES, "score_faces": 2}
+    assert planned(snakemake, toy) == {**TABLES, "score_faces": 1}
 
 
 def test_changed_training_code_trains_again(toy, snakemake, changed):
@@ -147,7 +141,7 @@ def test_changed_training_code_trains_again(toy, snakemake, changed):
 
 def test_changed_code_of_one_metric_scores_again(toy, snakemake, changed):
     changed("frcore/metrics/fidelity.py", "0.03 * 255", "0.031 * 255")
-    assert planned(snakemake, toy) == {**TABLES, "score_faces": 2}
+    assert planned(snakemake, toy) == {**TABLES, "score_faces": 1}
 
 
 def test_changed_code_of_a_step_degrades_again(toy, snakemake, changed):
@@ -155,6 +149,38 @@ def test_changed_code_of_a_step_degrades_again(toy, snakemake, changed):
     changed("frcore/degrade/steps.py", "class Noise(BaseStep):", f"class Noise(BaseStep):\n{more}")
     found = planned(snakemake, toy)  # trained on psfr_64, measured on x4_64, which has no noise
     assert found["train_model"] == 2 and "degrade_faces" not in found and "align_faces" not in found
+
+
+def test_a_cell_more_is_made_alone(toy, snakemake, tmp_path):
+    """One job makes all cells of a dataset, and takes from what was kept what is the same."""
+    folder = tmp_path / "project"
+    shutil.copytree(toy, folder, symlinks=True)
+    before = read_scores(folder)
+    results, logs = folder / "results", folder / "results" / "logs"
+    kept = results / "restored/toy_psfrgan/digiface/kept/x4_64/images"
+    one = min(kept.glob("*.png"))
+    made = results / "restored/toy_psfrgan/digiface/x4_64" / one.name
+    assert one.read_bytes() == made.read_bytes()  # the copy of the project has no hard links
+    over = overlay(tmp_path, run={"degradations": ["x4_64", "x8_64"]})
+    process = snakemake(folder, "--cores", 2, "--configfile", TOY, over)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-5000:]
+    for log in ("degrade/digiface.log", "restore/toy_psfrgan/digiface.log"):
+        lines = (logs / log).read_text().splitlines()
+        assert "x4_64: as before" in lines and "x8_64: as before" not in lines
+    assert one.samefile(made)
+    after = read_scores(folder)
+    assert {key: row["value"] for key, row in after.items()} == {
+        key: row["value"] for key, row in before.items()
+    }
+    # what was damaged is made again
+    one.write_bytes(b"")
+    (results / "restored/toy_psfrgan/digiface/x4_64.csv").unlink()
+    process = snakemake(folder, "--cores", 2, "--configfile", TOY, over)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-5000:]
+    lines = (logs / "restore/toy_psfrgan/digiface.log").read_text().splitlines()
+    assert "x8_64: as before" in lines and "x4_64: as before" not in lines
+    assert made.stat().st_size > 100
+    assert planned(snakemake, folder, over) == {}
 
 
 # ---- weights that are given or shipped
@@ -319,7 +345,7 @@ def test_a_method_a_net_and_a_metric_are_a_file_and_a_line_each(toy, snakemake, 
         **TABLES,
         "train_model": 1,
         "restore_faces": 2,
-        "score_faces": 4,
+        "score_faces": 1,
         "plot_training": 1,
         "panel": 1,
     }
@@ -390,9 +416,10 @@ def test_methods_of_every_kind_run_from_photographs_to_the_table(toy, snakemake,
     assert planned(snakemake, folder, over) == {}
 
 
-def read_scores(folder):
+def read_scores(folder, degradation="x4_64"):
     with open(folder / "results" / "tables" / "scores.csv", newline="") as opened:
         rows = [row for row in csv.DictReader(opened) if row["source"] == "measured"]
+    rows = [row for row in rows if row["degradation"] == degradation]
     return {(row["model"], row["metric"]): row for row in rows}
 
 

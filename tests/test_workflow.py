@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import time
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, whole_config
+from conftest import ROOT, job_counts, whole_config
 
 from frcore.config import CATALOGUE
 from frcore.registry import METRICS
@@ -27,17 +28,6 @@ TOY = "tests/toy.yaml"
 RUN = ("--cores", "2", "--configfile", TOY)
 MASKED = ("fpn", "psfr_gan")  # methods that read parsing maps
 STAGES = ("align_faces", "train_model", "score_faces")
-
-
-def counts(process) -> dict[str, int]:
-    """{rule: number of jobs} of a dry run."""
-    assert process.returncode == 0, process.stdout + process.stderr
-    text = process.stdout + process.stderr
-    if "Job stats:" not in text:
-        assert "Nothing to be done" in text, text
-        return {}
-    rows = text.split("Job stats:")[1].split("total")[0].splitlines()[3:]
-    return {row.split()[0]: int(row.split()[1]) for row in rows if row.strip()}
 
 
 def write_yaml(path, **content):
@@ -62,7 +52,7 @@ def test_lint_finds_nothing(snakemake, bare):
 def expected_jobs(config) -> dict[str, int]:
     """Jobs of a run, counted from its configuration alone."""
     run = config["run"]
-    models, datasets, degradations = run["models"], run["datasets"], run["degradations"]
+    models, datasets = run["models"], run["datasets"]
     waiting, trained = list(models), set()
     while waiting:
         name = waiting.pop()
@@ -79,20 +69,18 @@ def expected_jobs(config) -> dict[str, int]:
     masked = [e["train"]["datasets"] for e in entries.values() if e["method"] in MASKED]
     own = {d: config["datasets"][d].get("low_quality") for d in datasets}
     good = {config["datasets"][d]["reference"] if own[d] else d for d in datasets}
-    shown = {g for d in datasets for g in ([own[d]] if own[d] else degradations)}
     used = sources | set(datasets) | good
-    sets = sum(1 if own[d] else len(degradations) for d in datasets)
     return {
         "align_faces": sum(config["datasets"][d]["shards"] for d in used),
         "join_faces": len(used),
         "parse_faces": len({d for names in masked for d in names}),
         "train_model": len(trained),
-        "degrade_faces": sets,
+        "degrade_faces": len(datasets),
         "truth_features": len(good),
-        "restore_faces": len(models) * sets,
-        "score_faces": len(models) * sets,
-        "panel": sets,
-        "contact_sheet": len(shown),
+        "restore_faces": len(models) * len(datasets),
+        "score_faces": len(datasets) * math.ceil(len(models) / 8),
+        "panel": 1,
+        "contact_sheet": 1,
         "join_scores": 1,
         "comparison": 1,
         "plot_scores": 1,
@@ -109,7 +97,9 @@ def without_fetching(jobs):
 
 def test_default_run_has_the_expected_jobs(snakemake, bare):
     config = whole_config()
-    assert without_fetching(counts(snakemake(bare, "--cores", 2, "-n"))) == expected_jobs(config)
+    assert without_fetching(job_counts(snakemake(bare, "--cores", 2, "-n"))) == expected_jobs(
+        config
+    )
 
 
 def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path):
@@ -120,10 +110,10 @@ def test_every_kind_of_training_has_the_expected_jobs(snakemake, bare, tmp_path)
         "degradations": ["gfpgan_plain_64", "small_64"],
     }
     path = write_yaml(tmp_path / "all.yaml", **config)
-    jobs = without_fetching(counts(snakemake(bare, "--cores", 2, "-n", "--configfile", path)))
+    jobs = without_fetching(job_counts(snakemake(bare, "--cores", 2, "-n", "--configfile", path)))
     assert jobs == expected_jobs(config)
     # the restorers, the parser, the prior and the degradation model
-    assert (jobs["train_model"], jobs["score_faces"], jobs["contact_sheet"]) == (6, 12, 2)
+    assert (jobs["train_model"], jobs["restore_faces"], jobs["score_faces"]) == (6, 8, 2)
 
 
 def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path):
@@ -140,17 +130,48 @@ def test_catalogue_of_25_models_has_the_expected_jobs(snakemake, bare, tmp_path)
     }
     path = write_yaml(tmp_path / "large.yaml", **config)
     started = time.monotonic()
-    jobs = counts(snakemake(bare, "--cores", 2, "-n", "--configfile", path))
+    jobs = job_counts(snakemake(bare, "--cores", 2, "-n", "--configfile", path))
     print(f"dry run of {sum(jobs.values())} jobs: {time.monotonic() - started:.1f} s")
     assert len(small) == 6
     assert without_fetching(jobs) == expected_jobs(config)
-    assert jobs["score_faces"] == 450
+    assert (jobs["restore_faces"], jobs["score_faces"]) == (75, 12)
+
+
+@pytest.mark.parametrize(
+    ("run", "restore", "expected"),
+    [
+        ({"models_per_score": 0}, {"together": False}, (2 + 8, 12)),
+        ({"models_per_score": 1}, {}, (2 + 4, 6)),
+        ({"models_per_score": 2}, {"shards": 3}, (3, 4)),
+    ],
+)
+def test_size_of_jobs_is_a_setting(snakemake, bare, tmp_path, run, restore, expected):
+    """Three models on digiface (three degradations) and on faces that are bad already."""
+    models = {name: {"restore": restore} for name in ("bicubic", "rdfr_64", "psfrgan_64")}
+    run |= {"models": [*models], "datasets": ["digiface", "orl_small"]}
+    if "together" in restore:
+        models.pop("bicubic")
+    over = write_yaml(tmp_path / "over.yaml", run=run, models=models)
+    jobs = job_counts(snakemake(bare, "--cores", 2, "-n", "--configfile", over))
+    if "shards" in restore:
+        assert (jobs["restore_part"], jobs["join_parts"]) == (3 * 3 * 4, 3 * 4)
+        assert "restore_faces" not in jobs and jobs["score_faces"] == expected[1]
+    else:
+        assert (jobs["restore_faces"], jobs["score_faces"]) == expected
+
+
+def test_one_cell_is_planned_by_its_name(snakemake, bare):
+    target = "results/scores/bicubic/digiface/bicn_64.csv"
+    jobs = without_fetching(job_counts(snakemake(bare, "--cores", 2, "-n", "--", target)))
+    for kind in ("degrade_faces", "restore_faces", "score_faces"):
+        assert jobs[kind] == 1
+    assert "train_model" not in jobs
 
 
 def test_figure_is_planned_when_asked_for(snakemake, bare):
     """Four models at three strengths, none of them selected by the default run."""
     target = "results/figures/strengths/rdfr_skips.png"
-    jobs = without_fetching(counts(snakemake(bare, "--cores", 2, "-n", "--", target)))
+    jobs = without_fetching(job_counts(snakemake(bare, "--cores", 2, "-n", "--", target)))
     assert jobs.pop("align_faces") == 6
     assert jobs == {
         "join_faces": 1,
@@ -163,25 +184,23 @@ def test_figure_is_planned_when_asked_for(snakemake, bare):
 
 def test_model_that_starts_from_another_trains_both(snakemake, bare, tmp_path):
     over = write_yaml(tmp_path / "o.yaml", run={"models": ["rdfr_64_x8"], "datasets": ["orl"]})
-    jobs = counts(snakemake(bare, "--cores", 2, "-n", "--configfile", over))
-    assert jobs["train_model"] == 2 and jobs["restore_faces"] == 3
+    jobs = job_counts(snakemake(bare, "--cores", 2, "-n", "--configfile", over))
+    assert jobs["train_model"] == 2 and jobs["restore_faces"] == 1
 
 
 def test_faces_of_low_quality_are_planned_without_truth(snakemake, bare, tmp_path):
     run = {"models": ["bicubic"], "datasets": ["orl_small", "orl"], "figures": []}
     over = write_yaml(tmp_path / "over.yaml", run=run)
     process = snakemake(bare, "--cores", 2, "-n", "-p", "--configfile", over)
-    jobs = counts(process)
-    assert jobs["degrade_faces"] == jobs["score_faces"] == jobs["panel"] == 3 + 1
-    assert jobs["contact_sheet"] == 4
+    jobs = job_counts(process)
+    assert jobs["degrade_faces"] == jobs["score_faces"] == 2
     assert jobs["truth_features"] == 2  # orl's own, and digiface's for orl_small
     [scores] = [job for job in jobs_of(process, "score_faces") if job["dataset"] == "orl_small"]
     assert scores["input"]["features"] == ["results/truth/digiface.npz"]
     assert (scores["reference"], scores["input"]["truth"]) == ("digiface", [])
-    [picture] = [
-        job for job in jobs_of(process, "panel") if "orl_small" in job["output"]["picture"]
-    ]
-    assert picture["input"]["truth"] == []
+    [pictures] = jobs_of(process, "panel")
+    assert pictures["unknown"] == ["orl_small"]
+    assert len(pictures["cells"]) == len(pictures["output"]["picture"]) == 3 + 1
 
 
 def jobs_of(process, rule) -> list[dict]:
@@ -194,7 +213,7 @@ def jobs_of(process, rule) -> list[dict]:
 def test_a_learned_degradation_is_trained_first(snakemake, bare, tmp_path):
     over = write_yaml(tmp_path / "over.yaml", run={"models": ["bicubic", "dl_st_64"]})
     process = snakemake(bare, "--cores", 2, "-n", "-p", "--configfile", over)
-    assert counts(process)["train_model"] == 3  # prior, degradation, restorer
+    assert job_counts(process)["train_model"] == 3  # prior, degradation, restorer
     [restorer] = [j for j in jobs_of(process, "train_model") if j["name"] == "dl_st_64"]
     assert restorer["degraders"] == {"dl_64": "results/models/dl_64/weights.safetensors"}
     assert restorer["helpers"] == {"prior": "results/models/stylegan2-64/weights.safetensors"}
@@ -207,8 +226,8 @@ def test_a_learned_degradation_is_trained_first(snakemake, bare, tmp_path):
 def test_slurm_profile_needs_no_slurm_to_plan(snakemake, bare, tmp_path):
     for tool in ("bash", "sh", "env", "which", "git", "uname", "rm"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
-    jobs = counts(snakemake(bare, "--profile", "slurm", "-n", env={"PATH": str(tmp_path)}))
-    assert jobs == counts(snakemake(bare, "--cores", 2, "-n"))
+    jobs = job_counts(snakemake(bare, "--profile", "slurm", "-n", env={"PATH": str(tmp_path)}))
+    assert jobs == job_counts(snakemake(bare, "--cores", 2, "-n"))
 
 
 # ---- what is wrong is said in one line, at once, and before any job
@@ -376,7 +395,7 @@ def test_second_run_has_nothing_to_do(toy, snakemake):
 
 
 def dry(snakemake, folder, *overlays):
-    return set(counts(snakemake(folder, *RUN, *overlays, "-n"))) - {"all"}
+    return set(job_counts(snakemake(folder, *RUN, *overlays, "-n"))) - {"all"}
 
 
 AFTER_SCORES = {"join_scores", "comparison", "plot_scores", "report_page"}
@@ -397,7 +416,7 @@ AFTER_SCORES = {"join_scores", "comparison", "plot_scores", "report_page"}
 )
 def test_changed_setting_reruns_what_depends_on_it(toy, snakemake, tmp_path, key, value, rules):
     over = write_yaml(tmp_path / "over.yaml", **wrong(key, value))
-    jobs = counts(snakemake(toy, *RUN, over, "-n"))
+    jobs = job_counts(snakemake(toy, *RUN, over, "-n"))
     # the page and the long table print the whole configuration, so they may follow any change of it
     cheap = {"join_scores", "comparison", "plot_scores", "report_page", "all"}
     assert rules - cheap <= set(jobs), jobs

@@ -45,6 +45,7 @@ import albumentations.augmentations.blur.functional as blurs
 import albumentations.augmentations.pixel.functional as pixelwise
 
 FIXED_POINT = 256  # steps of one level in which a Gaussian is summed
+BLOCK_PX = 11  # of a kernel of few weights: OpenCV sums up to 11 x 11 float32 products directly
 DENSE_PX = 128  # faces up to here are resampled by dense matrices, larger ones by sparse ones
 
 _FACES: dict[str, Callable] = {}  # kind of step -> its function
@@ -151,7 +152,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
         plane = pixelwise.to_gray_weighted_average(pixels)
     else:
         plane = LUMA[0] * pixels[..., 0] + LUMA[1] * pixels[..., 1] + LUMA[2] * pixels[..., 2]
-    return np.repeat(plane[..., None], 3, axis=2)
+    return cv2.merge([plane] * 3)
 
 
 @on_cpu(Blur)
@@ -202,7 +203,34 @@ def _eight_bits(taps: np.ndarray) -> np.ndarray:
 
 
 def _correlate(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    return cv2.filter2D(pixels.astype(np.float64), -1, kernel)
+    if pixels.dtype == np.uint8:
+        return _correlate_bytes(pixels, kernel)
+    return cv2.filter2D(pixels, -1, kernel)
+
+
+def _correlate_bytes(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """A kernel of few weights: block by block, or OpenCV would go through a Fourier transform.
+
+    Weights are multiples of 2^-16 that sum to 1: times a byte and added up they fit into float32's
+    24 bits, so that the sum is exact in any order.
+    """
+    weights = np.rint(kernel * 65536)
+    weights.flat[weights.argmax()] += 65536 - weights.sum()
+    weights = (weights / 65536).astype(np.float32)
+    side, reach = pixels.shape[0], len(kernel) // 2
+    floats, border = pixels.astype(np.float32), cv2.BORDER_REFLECT_101
+    padded = cv2.copyMakeBorder(floats, reach, reach, reach, reach, border)
+    total: np.ndarray | None = None
+    for top in range(0, len(kernel), BLOCK_PX):
+        for left in range(0, len(kernel), BLOCK_PX):
+            block = weights[top : top + BLOCK_PX, left : left + BLOCK_PX]
+            if block.any():
+                height, width = side + block.shape[0] - 1, side + block.shape[1] - 1
+                part = padded[top : top + height, left : left + width]
+                made = cv2.filter2D(part, -1, block, anchor=(0, 0))[:side, :side]
+                total = made if total is None else total + made
+    assert total is not None  # the weights sum to 1
+    return total
 
 
 def _median(pixels: np.ndarray, kernel_px: int) -> np.ndarray:
@@ -236,6 +264,10 @@ def resized(pixels: np.ndarray, side: int, filter: str, antialias: bool) -> np.n
         return pixels
     if filter == "nearest":
         return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_NEAREST)
+    if pixels.dtype == np.uint8 and filter in ("bilinear", "bicubic") and not antialias:
+        # in fixed point; the usual bilinear filter of bytes drops bits and darkens by 0.3 levels
+        how = cv2.INTER_LINEAR_EXACT if filter == "bilinear" else cv2.INTER_CUBIC
+        return cv2.resize(pixels, (side, side), interpolation=how)
     # OpenCV has neither anti-aliased filters nor the mean of exact overlaps when it enlarges
     if antialias or filter not in _OPENCV or (filter == "area" and side > own):
         return _resampled(pixels.astype(np.float64), side, filter, antialias)

@@ -74,8 +74,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+# signature, and the head of a PNG of 8-bit RGB, not interlaced; what follows is pixels at once, so
+# that there is no colour profile and no transparency
+_PNG_START, _PNG_SORT = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x08\x02\0\0\0"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
 def read_image(path: str | Path) -> np.ndarray:
-    """One of our own image files -> uint8 array H x W x 3."""
+    """One of our own image files -> uint8 array H x W x 3.
+
+    Any other picture is read as a photograph, and raises what `read_photo` does.
+    """
+    data = Path(path).read_bytes()
+    plain = data[:16] == _PNG_START and data[24:29] == _PNG_SORT and data[37:41] == b"IDAT"
+    if plain and data.endswith(_PNG_END):
+        import cv2  # twice as fast as Pillow
+
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if found is not None:
+            return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
     return np.asarray(read_photo(path))
 
 
@@ -83,7 +100,14 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
     """uint8 array H x W x 3 (or H x W) -> PNG; same pixels give the same bytes."""
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
-    Image.fromarray(pixels).save(path, format="PNG", compress_level=1)
+    import cv2
+
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    # one filter for all rows: twice as fast as trying all, and as small
+    how = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    _, coded = cv2.imencode(".png", np.ascontiguousarray(pixels), how)
+    Path(path).write_bytes(coded.tobytes())
 
 
 def read_images(paths: Sequence[str | Path]) -> "torch.Tensor":
