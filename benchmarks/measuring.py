@@ -213,6 +213,65 @@ class Bench:
         return Row(group, what, unit, items, found["ours"], peer, found.get("peer", ()), **more)
 
 
+SLOWER = 0.8  # of the last table: below it is said; machines that are shared vary by less
+
+
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """Records of a table that `write_csv` wrote; none where there is no file."""
+    if not Path(path).is_file():
+        return []
+    with Path(path).open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def slower(rows: Iterable[Row], before: Iterable[Mapping[str, str]], about: str) -> list[str]:
+    """A line for each row that is slower than in the last table.
+
+    Against the peer where there is one: that ratio holds on any machine. Other rows count only on
+    the processor of the last table, whose name is the start of `machine`.
+    """
+    last = {(record["group"], record["what"]): record for record in before}
+    found = []
+    for row in rows:
+        now, old = row.record(), last.get((row.group, row.what))
+        if old is None or not row.seconds or old["median"] == NOT_HAD:
+            continue
+        if now["ratio"] and old["ratio"]:
+            share = float(now["ratio"]) / float(old["ratio"])
+            words = f"{now['ratio']} of {row.peer}, was {old['ratio']}"
+        elif old["machine"].split(",")[0] == about.split(",")[0] and now["unit"] == old["unit"]:
+            share = float(now["median"]) / float(old["median"])
+            share = share if row.unit.endswith("/s") else 1 / share
+            words = f"{now['median']} {row.unit}, was {old['median']}"
+        else:
+            continue
+        if share < SLOWER:
+            found.append(f"slower than in the last table: {row.group}, {row.what}: {words}")
+    return found
+
+
+def write_page(path: str | Path, rows: Iterable[Row], about: str, date: str) -> None:
+    """Put the rows between the two marks of a Markdown page, as one table a group."""
+    start, end = "<!-- table -->", "<!-- end of the table -->"
+    head, _, rest = Path(path).read_text(encoding="utf-8").partition(start)
+    tail = rest.partition(end)[2]
+    lines, group, notes = [f"{date}. {about}."], "", []
+    for record in (row.record() for row in rows):
+        if record["group"] != group:
+            group = record["group"]
+            lines += ["", f"### {group}", "", "| what | ours | | peer | theirs | ratio |"]
+            lines.append("| --- | ---: | --- | --- | ---: | ---: |")
+        if record["note"] and record["note"] not in notes:
+            notes.append(record["note"])
+        mark = f" ({notes.index(record['note']) + 1})" if record["note"] else ""
+        cells = [record["what"] + mark, record["median"], record["unit"], record["peer"]]
+        cells += [record["peer_median"], record["ratio"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *(f"({i}) {note}  " for i, note in enumerate(notes, 1))]
+    text = "\n".join([head + start, "", *lines, "", end + tail])
+    Path(path).write_text(text, encoding="utf-8")
+
+
 def write_csv(path: str | Path, rows: Iterable[Row], about: str) -> None:
     """The table as CSV, with the machine in the last column of every row."""
     with Path(path).open("w", newline="", encoding="utf-8") as opened:

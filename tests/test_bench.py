@@ -6,7 +6,17 @@ import pytest
 
 from benchmarks import measuring
 from benchmarks.__main__ import main
-from benchmarks.measuring import Row, exponent, measure, number, table, write_csv
+from benchmarks.measuring import (
+    Row,
+    exponent,
+    measure,
+    number,
+    read_csv,
+    slower,
+    table,
+    write_csv,
+    write_page,
+)
 
 
 class Clock:
@@ -108,6 +118,43 @@ def test_table_and_csv(tmp_path):
         read = list(csv.DictReader(opened))
     assert [row["median"] for row in read] == ["10.0", "10.0", "-", "10.0"]
     assert {row["machine"] for row in read} == {"a machine"}
+
+
+def test_rows_slower_than_the_last_table_are_named(tmp_path):
+    def rows(seconds, peer):
+        return [
+            Row("a", "beside a peer", "images/s", 10, (seconds,), "other", (peer,)),
+            Row("a", "alone", "ms", 1, (seconds,)),
+            Row("b", "new", "s", 1, (seconds,)),
+        ]
+
+    path = tmp_path / "last.csv"
+    write_csv(path, rows(1.0, 1.0)[:2], "a processor, 2 cores, load 0.1")
+    last = read_csv(path)
+    here, there = "a processor, 2 cores, load 3", "another, 2 cores"
+    assert slower(rows(1.2, 1.2), last, here) == []
+    assert slower(rows(2.0, 2.0), last, there) == []  # a slower machine, the same ratio
+    [line] = slower(rows(2.0, 2.0), last, here)
+    assert "a, alone: 2000 ms, was 1000" in line
+    [line] = slower(rows(1.0, 0.5), last, there)
+    assert "beside a peer: 0.500 of other, was 1.00" in line
+    assert len(slower(rows(2.0, 1.0), last, here)) == 2
+    assert slower(rows(9.0, 1.0), [], here) == read_csv(tmp_path / "none.csv") == []
+
+
+def test_page_is_written_between_its_marks(tmp_path):
+    page = tmp_path / "speed.md"
+    page.write_text("# Speed\n\n<!-- table -->\nold\n<!-- end of the table -->\n\nafter\n")
+    rows = [
+        Row("faces", "one", "faces/s", 10, (1.0,)),
+        Row("metrics", "psnr", "pairs/s", 10, (1.0,), "scikit-image", (0.5,), note="same images"),
+    ]
+    for _ in range(2):
+        write_page(page, rows, "a machine", "2030-01-02")
+        text = page.read_text()
+        assert text.startswith("# Speed\n\n<!-- table -->\n") and text.endswith("\n\nafter\n")
+        assert "old" not in text and text.count("| psnr (1) | 10.0 | pairs/s |") == 1
+        assert "2030-01-02. a machine." in text and "(1) same images" in text
 
 
 def test_unknown_group_is_named(capsys):
