@@ -11,11 +11,13 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from scipy import ndimage
 from skimage import data
 from skimage.registration import phase_cross_correlation
 
@@ -613,6 +615,94 @@ def test_warp_does_not_alias(factor):
     stripes[:, ::2] = 200
     face = align.warp(Image.fromarray(stripes), box_square(0, 0, side), 64)
     assert np.abs(face[4:-4, 4:-4].astype(int) - 100).max() <= 3
+
+
+def turned_square(centre, side, degrees):
+    """Corners of a crop of any turn."""
+    angle = np.deg2rad(degrees)
+    x = np.array([np.cos(angle), np.sin(angle)]) * side / 2
+    y = np.array([-x[1], x[0]])
+    return np.array([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+@pytest.mark.parametrize("degrees", [0, 7, 30, 45, 110])
+@pytest.mark.parametrize("zoom", [1.2, 1.7, 1.9, 2.5, 4.1, 7.3])
+def test_gratings_too_fine_for_the_face_come_out_flat(zoom, degrees):
+    """In any direction and at any turn: half as fine again as the finest that the face can hold,
+    and finer. `zoom` is photograph pixels per aligned pixel."""
+    side = 64 * zoom
+    width = int(1.6 * side)
+    centre = np.array([width / 2 + 0.3, width / 2 - 0.2])
+    square = turned_square(centre, side, degrees)
+    for frequency in (0.75, 0.9, 1.1, 1.5):  # cycles per aligned pixel along the nearer axis
+        for direction in (0, 20, 45, 90):
+            away = np.deg2rad(direction % 90)
+            length = frequency / max(np.cos(away), np.sin(away)) / zoom
+            angle = np.deg2rad(degrees + direction)
+            kx, ky = length * np.cos(angle), length * np.sin(angle)
+            if max(abs(kx), abs(ky)) > 0.5:
+                continue  # too fine for the photograph
+            place = np.arange(width)
+            wave = 127.5 + 100 * np.cos(2 * np.pi * (kx * place + ky * place[:, None]))
+            photo = Image.fromarray(np.uint8(np.round(wave))).convert("RGB")
+            face = align.warp(photo, square, 64)[4:-4, 4:-4].astype(float)
+            assert face.std() * np.sqrt(2) < 4, (frequency, direction)  # of an amplitude of 100
+            assert abs(face.mean() - 127.5) < 0.7
+
+
+@pytest.mark.parametrize("zoom", [0.2, 0.5, 0.79, 0.81, 1.0, 1.79, 2.0, 2.7, 4.0])
+def test_a_dot_lies_where_the_transform_says(zoom):
+    """At any turn, to 0.02 px of the coarser of photograph and face."""
+    rng = np.random.default_rng(0)
+    side, sigma = 64 * zoom, max(2 * zoom, 1.2)
+    width = int(1.5 * side) + 60
+    place = np.arange(width)
+    for degrees in (0, 0.3, 5, 30, 45, 90, 200):
+        centre = width / 2 + rng.uniform(-0.5, 0.5, 2)
+        square = turned_square(centre, side, degrees)
+        dot = centre + zoom * rng.uniform(-8, 8, 2)
+        x, y = (np.exp(-((place - at) ** 2) / (2 * sigma**2)) for at in dot)
+        photo = Image.fromarray(np.uint8(np.round(40 + 200 * np.outer(y, x)))).convert("RGB")
+        face = align.warp(photo, square, 64)[..., 0].astype(float) - 40
+        face[np.abs(face) < 1] = 0  # what rounding leaves far from the dot would count for much
+        grid = np.arange(64)
+        found = np.array([(face.sum(0) * grid).sum(), (face.sum(1) * grid).sum()]) / face.sum()
+        wanted = align.apply_transform(align.square_transform(square, 64), dot)
+        assert np.abs(found - wanted).max() * min(zoom, 1) < 0.02, degrees
+
+
+@pytest.mark.parametrize(("side", "degrees"), [(60, 10), (80, 30), (160, 45), (250, 10), (330, 30)])
+def test_warp_equals_slow_and_exact_resampling(astronaut, side, degrees):
+    """Splines of order 5 at 8 x 8 samples a pixel, then Lanczos, all in floating point."""
+    size, samples = 96, 8
+    square = turned_square(np.array([230.0, 230.0]), side, degrees)
+    x, y = (square[i] - square[0] for i in (3, 1))
+    share = (np.arange(size * samples) + 0.5) / (size * samples)
+    at_x, at_y = (square[0, i] + share * x[i] + share[:, None] * y[i] for i in (0, 1))
+    expected = []
+    for channel in np.moveaxis(np.asarray(astronaut, dtype=float), -1, 0):
+        fine = ndimage.map_coordinates(channel, [at_y, at_x], order=5, mode="mirror")
+        fine = Image.fromarray(fine.astype(np.float32))
+        expected.append(np.asarray(fine.resize((size, size), Image.Resampling.LANCZOS)))
+    face = align.warp(astronaut, square, size)
+    error = face[2:-2, 2:-2] - np.clip(np.stack(expected, axis=-1), 0, 255)[2:-2, 2:-2]
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 47
+    assert np.abs(error.mean()) < 0.15  # not darker
+
+
+def test_warp_gives_the_same_bytes_with_any_number_of_threads(astronaut):
+    threads = cv2.getNumThreads()
+    faces = []
+    try:
+        for number in (1, 2, 3):
+            cv2.setNumThreads(number)
+            for side in (150, 400, 900):  # one sample a pixel; four; beyond the photograph
+                square = turned_square(np.array([250.0, 200.0]), side, 20)
+                faces.append(align.warp(astronaut, square, 256).tobytes())
+            assert cv2.getNumThreads() == number
+    finally:
+        cv2.setNumThreads(threads)
+    assert faces[:3] == faces[3:6] == faces[6:]
 
 
 def test_warp_outside_the_photograph(astronaut):
