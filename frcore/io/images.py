@@ -85,7 +85,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Any other picture is read as a photograph, and raises what `read_photo` does.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return np.asarray(read_photo(path))  # which says what is wrong
     plain = data[:16] == _PNG_START and data[24:29] == _PNG_SORT and data[37:41] == b"IDAT"
     if plain and data.endswith(_PNG_END):
         import cv2  # twice as fast as Pillow
