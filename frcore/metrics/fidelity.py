@@ -9,9 +9,9 @@ N batch, H height, W width.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
-from scipy.ndimage import correlate1d
 
 from frcore.io.images import check_images
 from frcore.metrics import metric
@@ -39,9 +39,8 @@ def psnr_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     Both are N x 3 x H x W in [0, 1]. Raises ValueError for other or unequal shapes and ranges.
     """
     x, y = _stored(restored, truth)
-    # whole numbers: float32 holds each square, float64 their sum
-    squares = (x - y).square_().flatten(1).sum(1, dtype=torch.float64).numpy()
-    return _decibels(squares / x[0].numel())
+    squares = [cv2.norm(a, b, cv2.NORM_L2SQR) for a, b in zip(x, y)]  # of bytes: whole numbers
+    return _decibels(np.array(squares) / x[0].size)
 
 
 @metric(
@@ -82,7 +81,7 @@ def ssim_rgb(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 )
 def ssim_y(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """As `ssim_rgb` on luma (`luma`)."""
-    return _each(restored, truth, _ssim, _luma_plane, min_side=WINDOW)
+    return _each(restored, truth, _ssim, luma, min_side=WINDOW)
 
 
 @metric(
@@ -127,17 +126,12 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def _planes(pixels: np.ndarray) -> np.ndarray:
-    """uint8 H x W x 3 -> float64 3 x H x W: rows lie together in memory."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float64)
-
-
-def _luma_plane(pixels: np.ndarray) -> np.ndarray:
-    """uint8 H x W x 3 -> float64 1 x H x W."""
-    return np.ascontiguousarray(luma(pixels).transpose(2, 0, 1))
+    """uint8 H x W x 3 -> float64."""
+    return pixels.astype(np.float64)
 
 
 def _stored(restored: torch.Tensor, truth: torch.Tensor, min_side: int = 1):
-    """Both as whole numbers 0 .. 255 in float32, N x 3 x H x W, after checks."""
+    """Both as uint8 N x 3 x H x W, rounded half to even, after checks."""
     check_images(restored, "restored")
     check_images(truth, "truth")
     if restored.shape != truth.shape:
@@ -146,7 +140,13 @@ def _stored(restored: torch.Tensor, truth: torch.Tensor, min_side: int = 1):
         )
     if min(restored.shape[2:]) < min_side:
         raise ValueError(f"sides must be at least {min_side} px, got {tuple(restored.shape[2:])}")
-    return tuple((x.detach().cpu().float() * 255).round_() for x in (restored, truth))
+    return _bytes(restored), _bytes(truth)
+
+
+def _bytes(images: torch.Tensor) -> np.ndarray:
+    values = images.detach().cpu().float().contiguous().numpy()
+    rows = values.reshape(len(values) * 3, -1) if len(values) else values.reshape(0, 1)
+    return cv2.convertScaleAbs(rows, alpha=255).reshape(values.shape)
 
 
 def _each(
@@ -157,8 +157,7 @@ def _each(
     min_side: int,
 ) -> np.ndarray:
     """`measure` of each pair, after checks, rounding to 8 bits and `colour`."""
-    stored = _stored(restored, truth, min_side)
-    pairs = zip(*(part.byte().permute(0, 2, 3, 1).numpy() for part in stored))
+    pairs = zip(*(part.transpose(0, 2, 3, 1) for part in _stored(restored, truth, min_side)))
     return np.array([measure(colour(x), colour(y)) for x, y in pairs], dtype=np.float64)
 
 
@@ -177,18 +176,19 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two C x H x W -> luminance term and contrast-structure term, where the window fits."""
-    mean_x, mean_y, square_x, square_y, product = _blur(np.stack([x, y, x * x, y * y, x * y]))
-    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
-    cov = product - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
-    return luminance, (2 * cov + C2) / (var_x + var_y + C2)
+    """Two H x W x C -> luminance term and contrast-structure term, where the window fits."""
+    mean_x, mean_y, squares, product = map(_blur, (x, y, x * x + y * y, x * y))
+    means, both = mean_x * mean_y, mean_x**2 + mean_y**2
+    luminance = (2 * means + C1) / (both + C1)
+    # sums of variances and of covariances
+    return luminance, (2 * (product - means) + C2) / (squares - both + C2)
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
     edge = WINDOW // 2
-    rows = correlate1d(x, _GAUSSIAN, axis=-2, mode="constant")[..., edge:-edge, :]
-    return correlate1d(rows, _GAUSSIAN, axis=-1, mode="constant")[..., edge:-edge]
+    return cv2.sepFilter2D(x, cv2.CV_64F, _GAUSSIAN, _GAUSSIAN).reshape(x.shape)[
+        edge:-edge, edge:-edge
+    ]
 
 
 def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) -> np.ndarray:
@@ -200,7 +200,7 @@ def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) ->
             luminance, contrast = _ssim_maps(x, y)
             term = contrast if scale < len(weights) - 1 else luminance * contrast
             # a negative mean has no real power
-            product *= np.maximum(term.mean((1, 2)), 0) ** weight
+            product *= np.maximum(term.mean((0, 1)), 0) ** weight
         return float(product.mean())
 
     return _each(restored, truth, measure, _planes, WINDOW * 2 ** (len(weights) - 1))
@@ -208,5 +208,5 @@ def _multi_scale(restored: torch.Tensor, truth: torch.Tensor, weights: tuple) ->
 
 def _halve(x: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 pixels; the last row and column of an odd size count twice."""
-    x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2)), mode="edge")
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+    x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge")
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
