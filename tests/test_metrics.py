@@ -194,6 +194,8 @@ def test_lpips_equals_its_formula_on_torchvisions_layers(tmp_path):
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4)
     assert (found > 1e-6).all()
     assert (perception.lpips_distance(truth, truth, net) == 0).all()
+    parts = perception.Compared(perception.PackageLpips(net))
+    assert perception.lpips_distance(restored, truth, parts) == pytest.approx(found, rel=1e-5)
     with pytest.raises(RuntimeError, match="Missing key"):
         perception.load_lpips("vgg", tmp_path / "alexnet.pth")
     with pytest.raises(ValueError, match="unknown LPIPS net 'squeeze'"):
@@ -821,6 +823,53 @@ def test_a_set_metric_is_never_measured_by_anothers_code(tmp_path, own_metrics):
     found = score.set_features(torch.rand(3, 3, 8, 8), ["odd"], {})
     with pytest.raises(TypeError, match="f asks for 'hatred'"):
         score.score_set(["a", "b", "c"], found, None, ["odd"])
+
+
+# ---- the true images are seen once ----
+
+
+class Counting(torch.nn.Module):
+    """Features are the images; counts the images that it saw."""
+
+    seen = 0
+
+    def features(self, images):
+        self.seen += len(images)
+        return [images, 2 * images]
+
+    def between(self, a, b):
+        return sum((x - y).abs().mean((1, 2, 3)) for x, y in zip(a, b))
+
+
+def test_features_of_the_truth_are_made_once_for_all_sets():
+    net = Counting()
+    distance = perception.Compared(net)
+    truth, other = torch.rand(6, 3, 16, 16), torch.rand(6, 3, 16, 16)
+    for scale in (0.5, 0.7, 0.9):
+        for part in (slice(0, 4), slice(4, 6)):
+            found = distance(scale * truth[part], truth[part])
+            assert torch.allclose(found, 3 * (1 - scale) * truth[part].mean((1, 2, 3)))
+    assert net.seen == 3 * 6 + 6
+    distance(truth, other)  # another truth
+    assert net.seen == 3 * 6 + 6 + 12
+    distance(truth, other.flip(0))
+    assert net.seen == 3 * 6 + 6 + 24
+
+
+def test_features_that_are_kept_are_few():
+    distance = perception.Compared(Counting())
+    distance.KEPT_BYTES = 3 * 2 * 3 * 16 * 16 * 4
+    for _ in range(5):
+        images = torch.rand(1, 3, 16, 16)
+        distance(images, images)
+        assert distance._bytes() <= distance.KEPT_BYTES
+    assert len(distance.known) == 3
+
+
+def test_parts_of_a_set_are_by_pixels():
+    assert stage._part(Protocol(metrics=["psnr_rgb"], size=64)) == 64
+    assert stage._part(Protocol(metrics=["psnr_rgb"], size=512)) == 1
+    assert stage._part(Protocol(metrics=["psnr_rgb"], size=32)) == 256
 
 
 # ---- what was measured before ----

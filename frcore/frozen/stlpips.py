@@ -107,14 +107,27 @@ class ShiftTolerantLpips(nn.Module):
             raise ValueError(
                 f"expected two equal N x 3 x H x W, got {tuple(a.shape)} and {tuple(b.shape)}"
             )
-        if min(a.shape[2:]) < self.min_side:
-            raise ValueError(f"sides must be at least {self.min_side} px, got {tuple(a.shape[2:])}")
-        x, y = self.scaling_layer(2 * a - 1), self.scaling_layer(2 * b - 1)
-        total = a.new_zeros(len(a))
+        return self.between(self.features(a), self.features(b))
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """N x 3 x H x W in [0, 1] -> output of each of the five parts, of unit length a position.
+
+        Raises ValueError for sides below `min_side`.
+        """
+        sides = tuple(images.shape[2:])
+        if min(sides) < self.min_side:
+            raise ValueError(f"sides must be at least {self.min_side} px, got {sides}")
+        x, found = self.scaling_layer(2 * images - 1), []
         for part in range(5):
-            layers = getattr(self.net, f"slice{part + 1}")
-            x, y = layers(x), layers(y)
-            difference = (_unit(x) - _unit(y)).square()
+            x = getattr(self.net, f"slice{part + 1}")(x)
+            found.append(_unit(x))
+        return found
+
+    def between(self, a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+        """Two results of `features` -> N distances."""
+        total = a[0].new_zeros(len(a[0]))
+        for part, (x, y) in enumerate(zip(a, b)):
+            difference = (x - y).square()
             total = total + getattr(self, f"lin{part}")(difference).mean((1, 2, 3))
         return total
 

@@ -19,22 +19,24 @@ def dlib_resnet(path, device):
 
 def stlpips_vgg(path, device):
     """ST-LPIPS on VGG."""
-    return stlpips.load("vgg", path, device)
+    return perception.Compared(stlpips.load("vgg", path, device))
 
 
 def stlpips_alex(path, device):
     """ST-LPIPS on AlexNet."""
-    return stlpips.load("alex", path, device)
+    return perception.Compared(stlpips.load("alex", path, device))
 
 
 def alexnet(path, device):
     """LPIPS on AlexNet."""
-    return perception.load_lpips("alex", path, device)
+    net = perception.load_lpips("alex", path, device)
+    return perception.Compared(perception.PackageLpips(net))
 
 
 def vgg16(path, device):
     """LPIPS on VGG16."""
-    return perception.load_lpips("vgg", path, device)
+    net = perception.load_lpips("vgg", path, device)
+    return perception.Compared(perception.PackageLpips(net))
 
 
 def mobilenet_v2(path, device):

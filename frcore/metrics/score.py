@@ -90,6 +90,7 @@ def score_images(
                 f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
             )
     rows = []
+    given, true = _Stored(restored), None if truth is None else _Stored(truth)
     for metric in metrics:
         row = METRICS[metric]
         reason = _missing(row, (restored.shape[2], restored.shape[3]), truth is not None, nets)
@@ -98,8 +99,9 @@ def score_images(
             net, measure = nets[row.assets[0]] if row.assets else None, load_metric(metric)
             values = []
             for start in range(0, len(ids), batch):
-                x = _stored(restored[start : start + batch], net)
-                y = None if truth is None else _stored(truth[start : start + batch], net)
+                part = slice(start, start + batch)
+                x = given.on(net)[part]
+                y = None if true is None else true.on(net)[part]
                 offered = {
                     "restored": x,
                     "truth": y,
@@ -219,6 +221,7 @@ def set_features(
     for part in [images] if isinstance(images, torch.Tensor) else images:
         check_images(part)
         height, width = part.shape[2:]
+        stored = _Stored(part)
         for name in wanted:
             row = FEATURES[name]
             small = min(height, width) < row.min_side or (row.square and height != width)
@@ -227,7 +230,7 @@ def set_features(
             net, extract = nets[row.assets[0]] if row.assets else None, load_features(name)
             for start in range(0, len(part), batch):
                 offered = {
-                    "images": _stored(part[start : start + batch], net),
+                    "images": stored.on(net)[start : start + batch],
                     "net": net,
                     "nets": nets,
                     "crop_scale": crop_scale,
@@ -409,7 +412,17 @@ def _missing(row, size: tuple[int, int], has_truth: bool, nets: Mapping) -> str:
     return ""
 
 
-def _stored(images: torch.Tensor, net: object) -> torch.Tensor:
-    """The images as a PNG of them would be read again, on the net's device."""
-    where = next(net.parameters()).device if isinstance(net, torch.nn.Module) else "cpu"
-    return to_float(to_uint8(images)).to(where)
+class _Stored:
+    """Images as a PNG of them would be read again, on each device that a net is on; made once."""
+
+    def __init__(self, images: torch.Tensor):
+        self.images = to_float(to_uint8(images))
+        self.placed: dict = {}
+
+    def on(self, net: object) -> torch.Tensor:
+        """On the net's device; on the CPU for anything that is none."""
+        own = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
+        where = torch.device("cpu") if own is None else own.device
+        if where not in self.placed:
+            self.placed[where] = self.images.to(where)
+        return self.placed[where]

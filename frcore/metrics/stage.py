@@ -21,7 +21,7 @@ from frcore.io.tables import write_table
 from frcore.metrics import score
 from frcore.registry import METRICS
 
-PART = 64  # images in memory at a time
+PART_PIXELS = 64 * 64 * 64  # of the images in memory at a time: features of nets grow with them
 NIQE_FACES = 1000  # training faces that the refitted NIQE model is fitted on
 _KINDS = ("image", "set")
 SET_COLUMNS = ("metric", "value", "n", "ci_low", "ci_high", "note")
@@ -149,9 +149,9 @@ def write_scores(
         if not wanted <= set(nets):
             nets |= score.load_nets(assets, state.todo, device)
     every = dict.fromkeys(n for one, state in zip(sets, progress) if state.todo for n in one.done)
-    names = list(every)
-    for start in range(0, len(names), PART):
-        part = names[start : start + PART]
+    names, step = list(every), _part(protocol)
+    for start in range(0, len(names), step):
+        part = names[start : start + step]
         good = None if truth is None else _read([truth[name] for name in part], protocol)
         for one, state in zip(sets, progress):
             if state.todo:
@@ -309,8 +309,14 @@ def _keep_features(kept: Path, feature: str, key: str, found: score.TruthFeature
 
 
 def _parts(paths: Sequence[Path], protocol: Protocol) -> Iterable[torch.Tensor]:
-    for start in range(0, len(paths), PART):
-        yield _read(paths[start : start + PART], protocol)
+    step = _part(protocol)
+    for start in range(0, len(paths), step):
+        yield _read(paths[start : start + step], protocol)
+
+
+def _part(protocol: Protocol) -> int:
+    """How many images are in memory at a time."""
+    return max(1, PART_PIXELS // protocol.size**2)
 
 
 def _read(paths: Sequence[Path], protocol: Protocol) -> torch.Tensor:
