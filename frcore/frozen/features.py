@@ -9,6 +9,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from frcore.frozen import imagenet
 from frcore.frozen.perceptual import IMAGENET_MEAN, IMAGENET_STD, enlarge
 from frcore.frozen.torchvision_cpu import import_torchvision
 
@@ -51,13 +52,11 @@ def load(net: str, path: str | Path, device: str | torch.device = "cpu") -> nn.M
     """
     if net not in SIZES:
         raise ValueError(f"unknown feature net {net!r}, expected one of {list(SIZES)}")
-    torchvision = import_torchvision()
-    state = torch.load(path, map_location="cpu", weights_only=True)
     if net == "mobilenet_v2":
-        model = torchvision.models.mobilenet_v2(weights=None)
-        model.load_state_dict(state, strict=True)
-        module: nn.Module = MobileNetFeatures(model.features)
+        module: nn.Module = MobileNetFeatures(imagenet.features(net, path))
     else:
+        import_torchvision()  # pytorch-fid imports it too, without looking for its operators
+        state = torch.load(path, map_location="cpu", weights_only=True)
         module = InceptionFeatures(_build_inception(state))
     return module.requires_grad_(False).eval().to(device)
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from frcore.frozen.torchvision_cpu import import_torchvision
+from frcore.frozen import imagenet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -126,7 +126,8 @@ def load(
     taps: Sequence[str] | None = None,
     min_side: int | None = None,
 ) -> Perceptual:
-    """Feature network `net` ("mobilenet_v2", "vgg19", "vgg16") from a torchvision weights file.
+    """Feature network `net` ("mobilenet_v2", "vgg19", "vgg16") from ImageNet weights, torchvision's
+    own file or one of the features alone (frcore.frozen.imagenet).
 
     taps: names out of `tap_names(net)`; None means DEFAULT_TAPS.
     min_side: pixels to which smaller images are enlarged; None means 128 (MobileNetV2) or 224
@@ -135,11 +136,10 @@ def load(
     keys or shapes differ from the net's.
     """
     _check_net(net)
-    model = getattr(import_torchvision().models, net)(weights=None)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    features = imagenet.features(net, path)
     taps = DEFAULT_TAPS[net] if taps is None else taps
     min_side = _MIN_SIDE[net] if min_side is None else min_side
-    return Perceptual(net, model.features, taps, min_side).to(device)
+    return Perceptual(net, features, taps, min_side).to(device)
 
 
 def feature_distance(found: dict, wanted: dict) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from frcore.frozen.torchvision_cpu import import_torchvision
+from frcore.frozen import imagenet
 from frcore.io.images import check_images
 from frcore.metrics import metric
 
@@ -27,13 +27,13 @@ _LPIPS_NETS = {"alex": "alexnet", "vgg": "vgg16"}  # lpips's word -> torchvision
 def load_lpips(net: str, path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     """LPIPS 0.1 of the lpips package on "alex" or "vgg", without its download.
 
-    path: torchvision's ImageNet weights of AlexNet or VGG16; the linear heads are in the package.
+    path: ImageNet weights of AlexNet or VGG16, torchvision's own or their features alone
+    (frcore.frozen.imagenet); the linear heads are in the package.
     Raises ValueError for another net, FileNotFoundError, RuntimeError for a file of another net.
     """
     if net not in _LPIPS_NETS:
         raise ValueError(f"unknown LPIPS net {net!r}, expected one of {list(_LPIPS_NETS)}")
-    model = getattr(import_torchvision().models, _LPIPS_NETS[net])(weights=None)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    features = imagenet.features(_LPIPS_NETS[net], path).state_dict()
     import lpips
 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -43,7 +43,7 @@ def load_lpips(net: str, path: str | Path, device: str | torch.device = "cpu") -
     state = {}
     for name in module.net.state_dict():
         _, number, kind = name.split(".")
-        state[name] = model.features.state_dict()[f"{number}.{kind}"]
+        state[name] = features[f"{number}.{kind}"]
     module.net.load_state_dict(state, strict=True)
     return module.requires_grad_(False).eval().to(device)
 
