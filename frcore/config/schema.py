@@ -274,7 +274,8 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _whole_frame(self):
-        cut = [name for name in self.metrics if "dlib_resnet" in METRICS[name].assets]
+        judges = {"dlib_resnet", "faceres"}
+        cut = [name for name in self.metrics if judges & set(METRICS[name].assets)]
         if self.crop and cut:
             raise ValueError(f"{cut} look at a fixed window of the whole frame: crop must be 0")
         return self

@@ -253,9 +253,12 @@ class Identity(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Descriptors of frames of which each is computed once, though several metrics ask for it."""
+    """Descriptors of frames of which each is computed once, though several metrics ask for it.
 
-    def __init__(self, net: Identity):
+    net: with `descriptors`, as `Identity`.
+    """
+
+    def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
         self.known: dict[tuple, torch.Tensor] = {}
@@ -340,21 +343,32 @@ def chips(images: torch.Tensor, crop_scale: float = 0.7, crop_shift: float = 0.1
     Bilinear; when a frame is larger than the chip, over an area that keeps it free of aliasing.
     Raises ValueError for frames that are not square RGB.
     """
+    left, top, width = window(images.shape[-1], crop_scale, crop_shift)
+    return cut(images, left, top, width, CHIP_SIDE)
+
+
+def cut(
+    images: torch.Tensor, left: float, top: float, width: float, chip_side: int
+) -> torch.Tensor:
+    """A square of `width` pixels of frames N x 3 x S x S -> N x 3 x chip_side x chip_side.
+
+    left, top: pixels, edges at 0; black outside the frame. Sampled as in `chips`.
+    Raises ValueError for frames that are not square RGB.
+    """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"expected N x 3 x S x S, got {tuple(images.shape)}")
     side = images.shape[-1]
-    left, top, width = window(side, crop_scale, crop_shift)
     # an axis-parallel resize is two matrix products: deterministic on every device, unlike
     # grid_sample's gradient
-    across = _resize_matrix(side, left, width).to(images)
-    down = _resize_matrix(side, top, width).to(images)
+    across = _resize_matrix(side, left, width, chip_side).to(images)
+    down = _resize_matrix(side, top, width, chip_side).to(images)
     return down @ images @ across.T
 
 
-def _resize_matrix(side: int, start: float, width: float) -> torch.Tensor:
-    """150 x S weights that sample [start, start + width) of S pixels with a triangle filter."""
-    step = width / CHIP_SIDE
-    centres = start + (torch.arange(CHIP_SIDE, dtype=torch.float64) + 0.5) * step
+def _resize_matrix(side: int, start: float, width: float, count: int) -> torch.Tensor:
+    """Weights, count x S, that sample [start, start + width) of S pixels with a triangle filter."""
+    step = width / count
+    centres = start + (torch.arange(count, dtype=torch.float64) + 0.5) * step
     reach = max(1.0, step)
     margin = int(np.ceil(abs(start) + width + reach))  # pixels outside count, as black
     pixels = torch.arange(-margin, side + margin, dtype=torch.float64) + 0.5

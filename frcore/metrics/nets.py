@@ -6,6 +6,7 @@ it as it likes.
 
 from pathlib import Path
 
+from frcore.frozen import faceres as faceres_net
 from frcore.frozen import features as feature_nets
 from frcore.frozen import identity, stlpips
 from frcore.metrics import lpips as perception
@@ -15,6 +16,11 @@ from frcore.metrics import noreference
 def dlib_resnet(path, device):
     """dlib's face recognition; what it saw last is not computed again."""
     return identity.Remembering(identity.load(path, device))
+
+
+def faceres(path, device):
+    """Face recognition that no method trains with; what it saw last is not computed again."""
+    return identity.Remembering(faceres_net.load(path, device))
 
 
 def stlpips_vgg(path, device):
