@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from frcore.frozen import emotion, features, identity, perceptual, stlpips
 from frcore.frozen.torchvision_cpu import import_torchvision
@@ -125,6 +126,24 @@ def test_feature_distance_by_hand():
     assert perceptual.feature_distance(u, u).item() == 0
     with pytest.raises(ValueError, match="taps differ"):
         perceptual.feature_distance(u, {"b": u["a"]})
+
+
+def test_folded_normalisation_is_the_same_function():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+        nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8)),
+    ).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.weight.data, module.bias.data):
+                values.normal_()
+            module.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 12, 12)
+    before = net(x)
+    perceptual.fold_normalisation(net)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    torch.testing.assert_close(net(x), before, rtol=1e-4, atol=1e-5)
 
 
 def test_perceptual_orders_blur_noise_and_another_face(resources):

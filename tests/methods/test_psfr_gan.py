@@ -371,3 +371,11 @@ def test_image_weight_switches_the_second_task_off():
     before = [p.clone() for p in model.to_image.parameters()]
     fpn.make_trainer(model, settings, {}).step(tiny_batch())
     assert all(torch.equal(a, b) for a, b in zip(before, model.to_image.parameters()))
+
+
+def test_a_convolution_and_a_mean_are_one_convolution():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 7, 3, padding=1, padding_mode="reflect")
+    x = torch.randn(2, 5, 16, 12)
+    wanted = F.avg_pool2d(conv(x), 2)
+    torch.testing.assert_close(method.halved(conv, x), wanted, rtol=1e-5, atol=1e-6)
