@@ -71,7 +71,7 @@ def clone(resources):
     """`clone(folder)` -> a copy of the project there, with the toy run's assets in resources/."""
 
     def copy(folder: Path) -> Path:
-        names = ("digiface_generator", "dlib_68", "mobilenet_v2", "dlib_resnet")
+        names = ("digiface_generator", "dlib_68", "mobilenet_v2", "dlib_resnet", "alexnet")
         root = resources(*names)
         skipped = (".*", "resources", "results", "__pycache__", "*.egg-info", "build")
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*skipped))

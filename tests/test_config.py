@@ -18,6 +18,7 @@ from frcore.config import (
     load_settings,
 )
 from frcore.registry import METHODS, nearest, settings_fields
+from frcore.workflow import checks
 from frcore.workflow.checks import open_plan
 from frcore.workflow.graph import file_digest
 
@@ -163,6 +164,34 @@ def test_pretrained_parts_that_nobody_knows_are_one_line(data, capsys):
     assert (
         "models.psfrgan_64: settings.perceptual: no asset 'vgg20' (did you mean 'vgg19'?)" in line
     )
+
+
+def test_a_missing_asset_says_how_to_do_without_it(data, tmp_path, monkeypatch):
+    """Optional nets are named as such; what the run cannot do without is not."""
+    monkeypatch.setenv("PATH", "")  # no npm
+    monkeypatch.setattr(checks, "queued_jobs", lambda folder: [])
+    data["models"]["mine"] = {
+        "method": "rdfr",
+        "init": "scratch",
+        "train": {"degradations": ["gfpgan_64"]},
+    }
+    data["run"] |= {"models": ["mine"]}
+    data["resources"] = str(tmp_path)
+    # as brought by the user, so that no index is asked
+    bare = {"file": "a.pth", "sha256": "0" * 8, "licence": "own", "what": "a net"}
+    data["assets"] = dict.fromkeys(("vgg16", "dlib_68"), bare)
+    plan = open_plan(data)
+    assert "faceres" not in plan.all_assets() and "alexnet" in plan.all_assets()
+    for name, way in (
+        ("vgg16", "`perceptual: mobilenet_v2` in the settings of mine"),
+        ("faceres", "; or do without it: a protocol without id_faceres"),
+        ("dlib_68", None),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            checks.stop_before_any_job(plan, [name])
+        line = str(stopped.value)
+        assert line.startswith(f"asset {name} is missing") and "\n" not in line
+        assert way in line if way else "do without" not in line
 
 
 @pytest.mark.parametrize("value", [3, "my_methods", {"a": 1}])

@@ -9,8 +9,8 @@ from test_registry import TRAINED, batch_of, tiny
 from torch import nn
 from torch.nn import functional as F
 
-from frcore.config import load_settings
-from frcore.frozen import parsing
+from frcore.config import CATALOGUE, load_settings, read_yaml
+from frcore.frozen import parsing, perceptual
 from frcore.methods import dl_st, fpn, psfr_gan, rdfr
 from frcore.methods import dl_st_degradation as degradation
 from frcore.methods import stylegan2 as generator
@@ -655,6 +655,19 @@ PAPERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("module", [psfr_gan, rdfr, dl_st, degradation])
+def test_default_features_are_vggs_as_far_as_packages_ship_it(module):
+    """The papers say VGG; of VGG16 there is a package."""
+    assert module.Settings().perceptual == "vgg16"
+    assert set(module.TAPS["vgg16"]) <= set(perceptual.tap_names("vgg16"))
+
+
+def test_shipped_entries_name_the_net_that_they_were_trained_with():
+    for name, entry in read_yaml(CATALOGUE / "models.yaml").items():
+        if entry["method"] in ("psfr_gan", "rdfr", "dl_st", "dl_st_degradation"):
+            assert entry["settings"]["perceptual"] == "mobilenet_v2", name
+
+
 @pytest.mark.parametrize(("module", "setting", "value"), PAPERS)
 def test_defaults_are_the_papers(module, setting, value):
     assert getattr(module.Settings(), setting) == value
@@ -673,12 +686,18 @@ def test_published_sizes_and_taps_are_the_papers():
         assert {key: getattr(settings, key) for key in values} == values
     # after the ReLUs that work in place in the authors' code
     assert psfr_gan.TAPS["vgg19"] == ("relu3_4", "relu4_4", "conv5_4")
+    assert psfr_gan.TAPS["vgg16"] == ("relu3_3", "relu4_3", "conv5_3")
     assert psfr_gan.TAPS["mobilenet_v2"] == ("features3", "features6", "features13")
     assert dl_st.TAPS == {"vgg16": ("conv4_3",), "mobilenet_v2": ("features6",)}
-    assert degradation.TAPS == {"vgg19": ("relu3_4",), "mobilenet_v2": ("features3",)}
+    assert degradation.TAPS == {
+        "vgg19": ("relu3_4",),
+        "vgg16": ("relu3_3",),
+        "mobilenet_v2": ("features3",),
+    }
     gfpgan = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
     assert {
         "vgg19": gfpgan,
+        "vgg16": {key.replace("_4", "_3"): weight for key, weight in gfpgan.items()},
         "mobilenet_v2": {f"features{i}": 1.0 for i in (1, 3, 6, 10, 13)},
     } == rdfr.PERCEPTUAL
 

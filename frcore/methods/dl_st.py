@@ -74,7 +74,7 @@ class Settings(Strict):
     skip_sides: tuple[int, ...] | None = None  # None: 4, 8, ... R/2
     attention: bool = True  # Table 4; False leaves the residual parts
     prior: str | None = None  # entry of `models:`, a trained StyleGAN2 with its discriminator
-    perceptual: Literal["mobilenet_v2", "vgg16"] = "mobilenet_v2"
+    perceptual: Literal["vgg16", "mobilenet_v2"] = "vgg16"
     pixel_weight: float = 1.0  # alpha
     perceptual_weight: float = 0.02  # beta
     adversarial_weight: float = 0.02  # gamma

@@ -8,8 +8,8 @@ as it is and makes the clean face y, green learns to make y^, the same face as a
 Where the paper is taken otherwise than printed, or leaves something open:
 - Eq. 4 is the saturating form and weighs gamma once more than Eq. 1. Here softplus(-D(y^)), once.
 - Eq. 2 and 3 are mean squares; phi of Eq. 3 sees 16 x 16 px at every size (64-fold shrunk from
-  1024 px). Its "18th feature layer" is relu3_4, the last of VGG19's first 18; of MobileNetV2 it is
-  the block with the same stride, 4.
+  1024 px). Its "18th feature layer" is relu3_4, the last of VGG19's first 18; of VGG16, which
+  packages ship, it is the last of the same block, of MobileNetV2 the block with that stride, 4.
 - "the early layers" of the discriminator are fromRGB and its first blocks (`frozen_blocks`).
 - red and green see the same noise maps, or hair and skin would differ in every pair; one z a face,
   no style mixing. All of green's weights learn, those of its styles and noise included.
@@ -44,7 +44,11 @@ METHOD = {
     "training_assets": ["perceptual"],
 }
 
-TAPS = {"vgg19": ("relu3_4",), "mobilenet_v2": ("features3",)}  # phi of Eq. 3
+TAPS = {  # phi of Eq. 3
+    "vgg19": ("relu3_4",),
+    "vgg16": ("relu3_3",),  # the last of the same block
+    "mobilenet_v2": ("features3",),
+}
 CONTENT_SIDE = 16  # of the images that phi sees
 PERCEPTUAL_SIDE = 0  # phi sees them as small as they are
 
@@ -58,7 +62,7 @@ class Settings(Strict):
     c_base: int = 32768
     c_max: int = 512
     prior: str | None = None  # entry of `models:`, a trained StyleGAN2 with its discriminator
-    perceptual: Literal["mobilenet_v2", "vgg19"] = "mobilenet_v2"
+    perceptual: Literal["vgg16", "vgg19", "mobilenet_v2"] = "vgg16"
     pixel_weight: float = 1.0  # alpha
     perceptual_weight: float = 0.02  # beta
     adversarial_weight: float = 0.01  # gamma

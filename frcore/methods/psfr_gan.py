@@ -16,8 +16,9 @@ code.
 - the code leaves the parser in training mode while the generator trains. Here it is always in
   evaluation mode.
 
-Own choices: features of MobileNetV2 in place of VGG19 unless `perceptual: vgg19`; EMA of the
-generator (the training loop's); sizes below 512 start from a 4 x 4 constant with fewer channels.
+Own choices: features of VGG16 (no package ships VGG19) unless `perceptual:` says vgg19 or
+mobilenet_v2; EMA of the generator (the training loop's); sizes below 512 start from a 4 x 4
+constant with fewer channels.
 
 N batch, K labels, C channels, H W image. Images are in [0, 1] outside and in [-1, 1] inside.
 """
@@ -49,6 +50,7 @@ METHOD = {
 # layers whose Gram matrices Eq. 5 compares: at 1/4, 1/8 and 1/16 of the image that the net sees
 TAPS = {
     "vgg19": ("relu3_4", "relu4_4", "conv5_4"),
+    "vgg16": ("relu3_3", "relu4_3", "conv5_3"),  # the last of the same blocks
     "mobilenet_v2": ("features3", "features6", "features13"),
 }
 
@@ -65,7 +67,7 @@ class Settings(Strict):
     parsing: bool = True  # I_P in the conditioning (Table 2: B, D)
     style: bool = True  # the semantic-aware style loss (Table 2: C, D)
     parser: str | None = None  # entry of `models:` that predicts I_P
-    perceptual: str = "mobilenet_v2"  # or vgg19: features of the style loss
+    perceptual: str = "vgg16"  # or vgg19, mobilenet_v2: features of the style loss
     discriminators: int = 2  # scales 1, 1/2, ...
     d_base: int = 64
     d_depth: int = 3  # halvings inside a discriminator

@@ -54,9 +54,11 @@ METHOD = {
     "stochastic": True,
 }
 
-# layers of L_percep and their weights: GFP-GAN's for VGG19, all of the default net's alike
+# layers of L_percep and their weights: GFP-GAN's for VGG19 (no package ships it), the last of the
+# same blocks for VGG16, all of MobileNetV2's alike
 PERCEPTUAL = {
     "vgg19": {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
+    "vgg16": {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_3": 1.0, "conv4_3": 1.0, "conv5_3": 1.0},
     "mobilenet_v2": {f"features{i}": 1.0 for i in (1, 3, 6, 10, 13)},
 }
 TAPS = {net: tuple(weights) for net, weights in PERCEPTUAL.items()}
@@ -80,7 +82,7 @@ class Settings(Strict):
     adversarial_weight: float = 0.1  # alpha
     pixel_weight: float = 1.0
     perceptual_weight: float = 1.0
-    perceptual: Literal["mobilenet_v2", "vgg19"] = "mobilenet_v2"
+    perceptual: Literal["vgg16", "vgg19", "mobilenet_v2"] = "vgg16"
     commitment_weight: float = 1.0
     identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
     spread_weight: float = 0.0  # of two draws' distance in L_REC; needs `stochastic`

@@ -73,7 +73,8 @@ def id_faceres(
 
     Of 140 photographs of 70 people, aligned to 256 px, one person's two were above 0.73, different
     people's below 0.78. It falls faster with blur than dlib's: a 64 px face of one of them against
-    itself blurred by 1 px (standard deviation) 0.85, by 2 px 0.51. Arguments and errors as `id_dlib`.
+    itself blurred by 1 px (standard deviation) 0.85, by 2 px 0.51.
+    Arguments and errors as `id_dlib`.
     """
     return id_dlib(restored, truth, net, crop_scale, crop_shift)
 

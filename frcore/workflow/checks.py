@@ -144,4 +144,20 @@ def stop_before_any_job(plan: Plan, needed: Sequence[str]) -> None:
     try:
         fetch.preflight(needed, plan.config.resources, plan.assets)
     except assets.AssetMissing as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"{error}{_without(plan, str(error))}") from None
+
+
+def _without(plan: Plan, text: str) -> str:
+    """How a run goes on without the asset that `text` says is missing; "" where it cannot."""
+    name = text.removeprefix("asset ").split(" ")[0].rstrip(":")
+    metrics = [metric for metric in plan.protocol.metrics if name in METRICS[metric].assets]
+    learners = [model for model in plan.trained_models() if name in plan.training_assets(model)]
+    entries = {model: plan.config.models[model] for model in learners}
+    parts = {m: METHODS[e.method].parts(e.settings, training=True) for m, e in entries.items()}
+    others = name != "mobilenet_v2"
+    choosers = [model for model in learners if others and parts[model].get("perceptual") == name]
+    if choosers != learners or not (choosers or metrics):
+        return ""
+    ways = [f"`perceptual: mobilenet_v2` in the settings of {', '.join(choosers)}"] * bool(choosers)
+    ways += [f"a protocol without {', '.join(metrics)}"] * bool(metrics)
+    return f"; or do without it: {' and '.join(ways)}"

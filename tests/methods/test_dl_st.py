@@ -175,18 +175,20 @@ def test_content_is_compared_at_16_px(side):
     assert net_guide["perceptual"].sides == [16, 16]
 
 
-def test_feature_net_sees_16_px_and_gives_4(resources):
-    """relu3_4 of VGG19 has stride 4; of the default net it is features3, without enlargement."""
-    root = resources("mobilenet_v2")
-    settings = degradation.Settings()
+@pytest.mark.parametrize(("name", "side"), [("vgg16", 224), ("mobilenet_v2", 128)])
+def test_feature_net_sees_16_px_and_gives_4(name, side, resources):
+    """The layers of Eq. 3 have stride 4, and nothing is enlarged for them."""
+    root = resources(name)
+    settings = degradation.Settings(perceptual=name)
     row = "dl_st_degradation"
     net = load_guide(row, settings, {}, present(root), "cpu", training=True)["perceptual"]
     [features] = net(torch.rand(1, 3, 16, 16)).values()
     assert features.shape[-2:] == (4, 4)
     # DL-ST itself: conv4_3 of VGG16 has stride 8, of the enlarged image as everywhere else
-    net = load_guide("dl_st", method.Settings(), {}, present(root), "cpu", training=True)
-    [features] = net["perceptual"](torch.rand(1, 3, 128, 128)).values()
-    assert features.shape[-2:] == (16, 16)
+    settings = method.Settings(perceptual=name)
+    net = load_guide("dl_st", settings, {}, present(root), "cpu", training=True)
+    [features] = net["perceptual"](torch.rand(1, 3, 64, 64)).values()
+    assert features.shape[-2:] == (side // 8, side // 8)
 
 
 def test_without_an_opponent_nothing_is_degraded():
