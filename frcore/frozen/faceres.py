@@ -41,11 +41,14 @@ class _Layer(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, groups: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups)
-        self.border = (1 if stride == 1 else 0, 1) * 2 if kernel == 3 else (0,) * 4
+        border = kernel // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, border, groups=groups)
+        self.later = kernel // 2 - border  # pixels
 
     def forward(self, x):
-        return F.relu6(self.conv(F.pad(x, self.border)))
+        if self.later:
+            x = F.pad(x, (0, self.later, 0, self.later))
+        return self.conv(x).clamp_(0, 6)
 
 
 class FaceRes(nn.Module):
