@@ -139,6 +139,24 @@ def test_fidelity_does_not_depend_on_batch_size_or_order_of_arguments(name):
     np.testing.assert_allclose(measure(truth, restored), together, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [*FIDELITY, "ms_ssim_rgb"])
+def test_fidelity_is_the_same_in_parts_and_from_bytes(name):
+    """More images than are read at a time, and sides at which channels are filtered one by one."""
+    measure = getattr(fidelity, name)
+    small, large = random_pairs(20, 62, 75), random_pairs(2, 320, 330)
+    for restored, truth in [large] if name == "ms_ssim_rgb" else [small, large]:
+        assert len(restored) * restored[0, 0].numel() > fidelity.TOGETHER
+        together = measure(restored, truth)
+        alone = [float(measure(x[None], y[None])[0]) for x, y in zip(restored, truth)]
+        assert together.tolist() == alone and len(set(alone)) == len(alone)
+        stored = fidelity.to_bytes(restored), fidelity.to_bytes(truth)
+        assert (stored[0].transpose(0, 2, 3, 1) == to_uint8(restored)).all()
+        assert measure(restored, truth, stored).tolist() == alone
+        outside = torch.cat([truth[:-1], truth[-1:] + 1])
+        with pytest.raises(ValueError, match=r"truth: values must be in \[0, 1\]"):
+            measure(restored, outside)
+
+
 @pytest.mark.parametrize("name", FIDELITY)
 def test_fidelity_falls_with_noise_and_rounds_to_8_bits(name):
     measure = getattr(fidelity, name)
