@@ -24,12 +24,13 @@ def bench_metrics(b: Bench) -> Iterator[Row]:
     drawn = [draw(recipe, numpy_generator("bench", i)) for i in range(32)]
     x64, y64 = degrade_batch(to_float(b.faces(32, 64)), recipe, drawn)
 
-    def enlarge(images):
-        return torch.nn.functional.interpolate(images, (256, 256), mode="bilinear").clamp(0, 1)
+    def enlarge(images, side=256):
+        return torch.nn.functional.interpolate(images, (side, side), mode="bilinear").clamp(0, 1)
 
     pairs = {64: (x64, y64), 256: (enlarge(x64[:4]), enlarge(y64[:4]))}
+    large = {64: (x64, y64), 512: (enlarge(x64[:4], 512), enlarge(y64[:4], 512))}
     yield from _each_metric(b, nets, pairs)
-    yield from _functions(b, nets, pairs)
+    yield from _functions(b, nets, large)
     yield from _set_distances(b)
 
 
@@ -67,13 +68,16 @@ def _functions(b: Bench, nets: Mapping, pairs: Mapping) -> Iterator[Row]:
     from frcore.metrics import lpips as perception
     from frcore.registry import METRICS
 
-    for name, (peer, call) in _image_peers(nets).items():
+    for name, peer, call in _image_peers(nets):
         for side, (x, y) in pairs.items():
+            if side < METRICS[name].min_side:
+                continue
 
             def mine(x=x, y=y, name=name):
-                if name in ("psnr_rgb", "ssim_rgb"):
+                if name in ("psnr_rgb", "ssim_rgb", "ms_ssim_rgb"):
                     return getattr(fidelity, name)(x, y)
                 net = nets[METRICS[name].assets[0]]
+                net.known.clear()  # the peer sees the true images every time, too
                 return perception.lpips_distance(x, y, net)
 
             def theirs(x=x, y=y, call=call):
@@ -86,7 +90,7 @@ def _functions(b: Bench, nets: Mapping, pairs: Mapping) -> Iterator[Row]:
                 f"and differ {size}"
             )
             yield b.row(
-                "metrics", f"{name} ({side} px), function", "pairs/s", len(x), mine,
+                "metrics", f"{name} ({side} px), beside {peer}", "pairs/s", len(x), mine,
                 peer=(peer, theirs), note=note,
             )  # fmt: skip
 
@@ -131,40 +135,54 @@ def _set_distances(b: Bench) -> Iterator[Row]:
                 note="3000 descriptors of 128 numbers each side, drawn; 300 people")  # fmt: skip
 
 
-def _image_peers(nets: Mapping) -> dict[str, tuple[str, Callable]]:
-    """metric -> (package, call on two float32 batches -> values)."""
+def _image_peers(nets: Mapping) -> list[tuple[str, str, Callable]]:
+    """(metric, package, call on two float32 batches -> values)."""
     import torch
 
+    from frcore.frozen.torchvision_cpu import import_torchvision
     from frcore.io.images import to_uint8
 
-    peers = {}
+    import_torchvision()
+    peers: list[tuple[str, str, Callable]] = []
     try:
+        import pytorch_msssim
+        import torchmetrics.functional.image as torchmetrics
         from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-    except ImportError:  # part of the development tools
-        pass
+    except ImportError:  # the extra `bench`
+        print("pip install '.[bench]' for the peers", file=sys.stderr)
     else:
 
-        def psnr(x, y):
-            both = zip(to_uint8(x), to_uint8(y), strict=True)
-            return [peak_signal_noise_ratio(t, r, data_range=255) for r, t in both]
+        def pairs(x, y):
+            return zip(to_uint8(x), to_uint8(y), strict=True)
 
-        def ssim(x, y):
-            options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-            both = zip(to_uint8(x), to_uint8(y), strict=True)
-            return [
-                structural_similarity(t, r, data_range=255, channel_axis=2, **options)
-                for r, t in both
-            ]
-
-        peers |= {"psnr_rgb": ("scikit-image", psnr), "ssim_rgb": ("scikit-image", ssim)}
+        each = {"data_range": 1.0, "reduction": "none"}
+        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        whole = {"data_range": 255, "channel_axis": 2, **window}
+        peers += [
+            ("psnr_rgb", "scikit-image",
+             lambda x, y: [peak_signal_noise_ratio(t, r, data_range=255) for r, t in pairs(x, y)]),
+            ("psnr_rgb", "torchmetrics",
+             lambda x, y: torchmetrics.peak_signal_noise_ratio(x, y, dim=(1, 2, 3), **each)),
+            ("ssim_rgb", "scikit-image",
+             lambda x, y: [structural_similarity(t, r, **whole) for r, t in pairs(x, y)]),
+            ("ssim_rgb", "torchmetrics",
+             lambda x, y: torchmetrics.structural_similarity_index_measure(x, y, **each)),
+            ("ssim_rgb", "pytorch-msssim",
+             lambda x, y: pytorch_msssim.ssim(x, y, data_range=1.0, size_average=False)),
+            ("ms_ssim_rgb", "torchmetrics",
+             lambda x, y: torchmetrics.multiscale_structural_similarity_index_measure(
+                 x, y, **each)),
+            ("ms_ssim_rgb", "pytorch-msssim",
+             lambda x, y: pytorch_msssim.ms_ssim(x, y, data_range=1.0, size_average=False)),
+        ]  # fmt: skip
     for name, asset in (("lpips_alex_v0.1", "alexnet"), ("lpips_vgg_v0.1", "vgg16")):
         if asset in nets:
 
-            def lpips(x, y, net=nets[asset]):
+            def lpips(x, y, net=nets[asset].net.net):  # the package's own
                 with torch.no_grad():
                     return net(2 * x - 1, 2 * y - 1).flatten().tolist()
 
-            peers[name] = ("lpips", lpips)
+            peers.append((name, "lpips", lpips))
     return peers
 
 
