@@ -14,9 +14,7 @@ rule assess_samples:
         images=DEGRADED,
         drawn=f"{DEGRADED}.csv",
         weights=lambda wc: PLAN.made(PLAN.weights_of(wc.model)),
-        assets=lambda wc: asset_files(
-            [*PLAN.metric_assets(), *PLAN.restoring_assets(wc.model)]
-        ),
+        assets=lambda wc: asset_files(PLAN.sample_assets(wc.model)),
     output:
         scores=f"{OUT}/samples/{{model}}/{{dataset}}/{{degradation}}.csv",
         picture=f"{OUT}/samples/{{model}}/{{dataset}}/{{degradation}}.png",

@@ -177,6 +177,11 @@ class Graph:
         names = ["dlib_68", "mobilenet_v2", "stlpips_vgg", "dlib_resnet"]
         return names + ["inception"] * self._available("inception")
 
+    def sample_assets(self, model: str) -> list[str]:
+        """Assets that comparing the restorations of one face reads."""
+        names = ["stlpips_vgg", "dlib_resnet", *self.restoring_assets(model)]
+        return list(dict.fromkeys(names))
+
     def metric_assets(self) -> list[str]:
         """Assets of the protocol's metrics that can be had: fetched, or already there."""
         names = dict.fromkeys(n for metric in self.protocol.metrics for n in METRICS[metric].assets)
