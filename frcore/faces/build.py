@@ -75,7 +75,7 @@ def build_shard(
                 image, checksum = kind.read(photo), sources.digest(photo)
                 results = extract_faces(image, dataset, detector)
             except BadImage as bad:
-                results = [Rejected(str(bad))]
+                results = [Rejected(bad.reason)]
             except MemoryError:
                 results = [Rejected("too large for this machine's memory")]
             except Exception as error:  # one strange photograph must not cost the others

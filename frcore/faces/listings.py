@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,32 +33,53 @@ PHOTO_SUFFIXES = frozenset(
     ]
 )
 
+MOST_TIMES = 200  # that one folder is read
 
-def walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
+
+def walk(folder: Path) -> Iterator[Path]:
     """Files, links that lead nowhere, and folders that look like photographs or cannot be read.
 
     Hidden names are left out. Links to folders are followed (collections are often linked
-    together), except into themselves: `above` is (device, inode) of the folders on the way.
+    together), except into themselves; a folder that links lead to more than MOST_TIMES is then
+    named instead of read, for folders that all link to each other never end.
     """
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-    except OSError:
-        yield folder
-        return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        path = folder / entry.name
-        if not _is_folder(entry):
+    # a list of what is still to be seen, not a call a level: folders may be nested deeply. With
+    # each folder, (device, inode) of those on the way to it
+    waiting: list[tuple[Path, tuple | None]] = [(folder, ())]
+    times: Counter = Counter()
+    while waiting:
+        path, way = waiting.pop()
+        if way is None:
             yield path
             continue
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            yield path  # somebody may count it as a photograph
-        yield from walk(path, (*above, here))
+        try:
+            status = path.stat()
+            here = (status.st_dev, status.st_ino)
+            times[here] += 1
+            if here in way:
+                continue
+            if times[here] > MOST_TIMES:
+                raise OSError
+            entries = sorted(os.scandir(path), key=lambda entry: os.fsencode(entry.name))
+        except OSError:
+            if not way or not _looks_like_photo(path):  # else it is listed already
+                yield path
+            continue
+        found: list[tuple[Path, tuple | None]] = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            inner = path / entry.name
+            is_folder = _is_folder(entry)
+            if not is_folder or _looks_like_photo(inner):
+                found.append((inner, None))  # somebody may count such a folder as a photograph
+            if is_folder:
+                found.append((inner, (*way, here)))
+        waiting += reversed(found)
+
+
+def _looks_like_photo(path: Path) -> bool:
+    return path.suffix.lower() in PHOTO_SUFFIXES
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from frcore.faces import kinds
 from frcore.faces.listings import PHOTO_SUFFIXES, photo_id, printable, walk
+from frcore.io import decode
 from frcore.io.images import BadImage, read_photo
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Photo:
     person: identity; photographs of one person never part in a split.
     path: the file, or the generator's weights for a generated one.
     index, seed: which sample of the generator; None for a file.
+    chosen: by name, not found in a folder: whatever its suffix, it is meant as a photograph.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Photo:
     path: Path
     index: int | None = None
     seed: int | None = None
+    chosen: bool = False
 
 
 def list_photos(dataset: "Dataset", assets: str | Path, seed: int) -> list[Photo]:
@@ -74,24 +77,20 @@ def list_folder(folder: str | Path) -> list[Photo]:
     return photos
 
 
+def check(photo: Photo) -> None:
+    """Raise BadImage with a short reason for what is no file of a photograph; it is not opened."""
+    decode.check_file(photo.path)
+    if photo.path.suffix.lower() not in PHOTO_SUFFIXES and not photo.chosen:
+        suffix = photo.path.suffix or "missing"
+        raise BadImage(f"not a photograph: suffix {suffix}", photo.path)
+
+
 def read(photo: Photo) -> Image.Image:
     """The file of a photograph as an upright 8-bit RGB Pillow image.
 
     Raises BadImage with a short reason.
     """
-    try:
-        mode = photo.path.stat().st_mode
-    except FileNotFoundError:
-        reason = "broken link" if photo.path.is_symlink() else "no such file"
-        raise BadImage(reason) from None
-    except OSError as error:  # no permission on the folder, link loop, name too long
-        raise BadImage(f"unreadable: {error.strerror}") from None
-    if stat.S_ISDIR(mode):
-        raise BadImage("a folder, not a photograph")
-    if not stat.S_ISREG(mode):
-        raise BadImage("not a regular file")  # opening a pipe would wait for ever
-    if photo.path.suffix.lower() not in PHOTO_SUFFIXES:
-        raise BadImage(f"not a photograph: suffix {photo.path.suffix or 'missing'}")
+    check(photo)
     return read_photo(photo.path)
 
 

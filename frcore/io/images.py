@@ -1,4 +1,4 @@
-"""Reading, writing and converting images; the only file that knows uint8, EXIF and colour modes.
+"""Reading, writing and converting images: files, uint8 and the range of [0, 1].
 
 Inside frcore an image batch is RGB, float32, NCHW, in [0, 1]. Files are 8-bit RGB PNG. torch is
 imported by what makes tensors alone: jobs that only cut and paste do without.
@@ -6,72 +6,35 @@ imported by what makes tensors alone: jobs that only cut and paste do without.
 N batch, C channels, H height, W width.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from frcore.io.decode import BadImage, check_file, decode
 
 if TYPE_CHECKING:
     import torch
 
-MAX_PIXELS = 200_000_000  # a decompression bomb, not a photograph
-
-
-class BadImage(ValueError):
-    """A file that cannot be used as a photograph; its text is the reason for the quarantine."""
-
 
 def read_photo(path: str | Path) -> Image.Image:
-    """A photograph as an upright 8-bit RGB Pillow image, whatever its mode, depth or orientation.
+    """A photograph as an upright 8-bit sRGB Pillow image, whatever its mode, depth or orientation.
 
-    EXIF rotation is applied; transparency is laid over white; 16-bit is scaled; CMYK, palette and
-    grey are converted; of an animation the first frame is taken.
+    EXIF rotation is applied, colour profiles are converted; transparency is laid over white;
+    16-bit and float are scaled; CMYK, palette and grey are converted; of an animation the first
+    frame is taken.
     Raises BadImage with a short reason (empty, truncated, not an image, too large, unreadable).
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise BadImage("empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise BadImage(f"too large: {opened.width}x{opened.height} pixels")
-                opened.load()
-                return _to_rgb(ImageOps.exif_transpose(opened))
-    except BadImage:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadImage(f"too large: over {MAX_PIXELS} pixels") from None
-    except Image.UnidentifiedImageError:
-        raise BadImage("not an image, or a format that Pillow cannot read") from None
-    except OSError as error:
-        text = str(error).split("\n")[0]
-        reason = "truncated file" if "truncated" in text.lower() else f"unreadable: {text}"
-        raise BadImage(reason) from None
-    except (SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-        # Pillow's plugins raise these for damaged headers
-        raise BadImage(f"damaged: {type(error).__name__}: {str(error).splitlines()[:1]}") from None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> 8-bit RGB."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-        values = np.asarray(image).astype(np.float64)
-        if image.mode == "F":
-            # float TIFFs are in [0, 1] or in [0, 255]; 16-bit ones are scaled by their type
-            top = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
-        else:
-            top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        return Image.fromarray(np.uint8(np.clip(values / top * 255 + 0.5, 0, 255))).convert("RGB")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    picture = decode(path)
+    image = picture.srgb()
+    if picture.alpha is None:
+        return image
+    clear = image.convert("RGBA")
+    clear.putalpha(picture.alpha)
+    white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, clear).convert("RGB")
 
 
 # signature, and the head of a PNG of 8-bit RGB, not interlaced; what follows is pixels at once, so
@@ -85,8 +48,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Any other picture is read as a photograph, and raises what `read_photo` does.
     """
+    path = Path(path)
+    check_file(path)  # a pipe would be waited for
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError:
         return np.asarray(read_photo(path))  # which says what is wrong
     plain = data[:16] == _PNG_START and data[24:29] == _PNG_SORT and data[37:41] == b"IDAT"
@@ -114,8 +79,16 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def read_images(paths: Sequence[str | Path]) -> "torch.Tensor":
-    """Our own image files of one size -> N x 3 x H x W in [0, 1]."""
-    return to_float(np.stack([read_image(path) for path in paths]))
+    """Our own image files of one size -> N x 3 x H x W in [0, 1].
+
+    Raises BadImage for one that cannot be read or has another size than the first.
+    """
+    images = [read_image(path) for path in paths]
+    for path, image in zip(paths, images):
+        if image.shape != images[0].shape:
+            sizes = [f"{shown.shape[1]}x{shown.shape[0]}" for shown in (image, images[0])]
+            raise BadImage(f"{sizes[0]} pixels, {paths[0]} has {sizes[1]}", path)
+    return to_float(np.stack(images))
 
 
 def to_float(pixels: "np.ndarray | torch.Tensor") -> "torch.Tensor":

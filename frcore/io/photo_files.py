@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 
+from frcore.io.colours import Profile
+from frcore.io.decode import decode
 from frcore.io.files import atomic_output
-from frcore.io.images import read_photo
 
 # formats that are written as they came; others become PNG
 WRITTEN = {
@@ -22,18 +23,24 @@ WRITTEN = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
+# become PNG as well, and lose nothing by it
+PLAIN = (".ppm", ".pgm", ".pbm", ".pnm")
+_BAND = 256  # rows that are looked at at once
+_XMP_TAG = 700  # of a TIFF
+# what is left out in turn where a format's place for it is too small
+_LEFT_OUT = ((), ("XMP",), ("EXIF",), ("XMP", "EXIF"))
 
 
-# description, maker, model, resolution, software, date, artist, rating, copyright, and the EXIF and
-# GPS parts; not orientation, for the pixels are turned
-_EXIF_KEPT = {270, 271, 272, 282, 283, 296, 305, 306, 315, 18246, 33432, 0x8769, 0x8825}
+class CannotHold(ValueError):
+    """A format that has no room for a photograph; the text says for what."""
 
 
 @dataclass
 class Opened:
     """A photograph and what must survive its restoration.
 
-    image: upright RGB. alpha: L or None. grey: 1 (one channel), 3 (three equal ones) or 0.
+    image: upright RGB in the photograph's own colours, those of `profile` (None: sRGB). alpha: L or
+    None. grey: 1 (one channel), 3 (three equal ones) or 0.
     """
 
     image: Image.Image
@@ -43,61 +50,55 @@ class Opened:
     icc: bytes | None
     xmp: bytes | None
     note: str = ""
+    profile: Profile | None = None
+
+    def to_srgb(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 H x W x 3 in the photograph's colours -> sRGB."""
+        if self.profile is None:
+            return pixels
+        return np.asarray(self.profile.to_srgb(Image.fromarray(pixels)))
+
+    def from_srgb(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 H x W x 3 in sRGB -> the photograph's colours."""
+        if self.profile is None:
+            return pixels
+        return np.asarray(self.profile.from_srgb(Image.fromarray(pixels)))
 
 
 def open_photo(path: str | Path) -> Opened:
     """Read a photograph for restoration. Raises BadImage with a short reason."""
-    notes: list[str] = []
-    path = Path(path)
-    image = read_photo(path)
-    with Image.open(path) as opened:
-        exif = _exif_of(opened, notes)  # before load: a TIFF is closed by it
-        n_frames = getattr(opened, "n_frames", 1)
-        deep = any(";16" in str(tile[3]) for tile in opened.tile if len(tile) > 3)
-        opened.load()
-        turned = ImageOps.exif_transpose(opened)
-    if deep or turned.mode.startswith(("I", "F")):
-        notes.append("more than 8 bit: written as 8-bit")
-    alpha = None
-    if turned.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in turned.info:
-        rgba = turned.convert("RGBA")
-        # colours as they are under the transparency: over white they would be blended twice
-        image, alpha = rgba.convert("RGB"), rgba.getchannel("A")
-    if n_frames > 1:
-        notes.append("first picture of several")
-    icc = turned.info.get("icc_profile")
-    if turned.mode == "CMYK":
-        notes.append("CMYK: written as RGB without its colour profile")
-        icc = None
-    if turned.mode in ("1", "L", "LA", "La", "F") or turned.mode.startswith("I"):
-        grey = 1
-    else:
-        pixels = np.asarray(image)
-        grey = 3 if (pixels == pixels[..., :1]).all() else 0
-    return Opened(image, alpha, grey, exif, icc, turned.info.get("xmp"), "; ".join(notes))
+    found = decode(path, tags=True)
+    image, profile, icc, notes = found.image, found.profile, found.icc, list(found.notes)
+    if profile is not None and profile.back is None:
+        image, profile, icc = profile.to_srgb(image), None, None
+        notes.append("colours converted to sRGB: the profile cannot be written to")
+    grey = 1 if found.grey else 3 if _is_grey(image) else 0
+    told = "; ".join(notes)
+    return Opened(image, found.alpha, grey, found.exif, icc, found.xmp, told, profile)
 
 
-def _exif_of(opened: Image.Image, notes: list[str]) -> bytes:
-    """Tags that describe the photograph; not those that describe its file or its orientation."""
-    try:
-        exif = opened.getexif()
-        kept = Image.Exif()
-        if len(exif):
-            kept.load(exif.tobytes())
-        for tag in list(kept):
-            if tag not in _EXIF_KEPT and not 0x9C9B <= tag <= 0x9C9F:
-                del kept[tag]
-        return kept.tobytes() if len(kept) else b""
-    except Exception as error:  # damaged tags must not cost the photograph
-        notes.append(f"EXIF left out: {type(error).__name__}")
-        return b""
+def _is_grey(image: Image.Image) -> bool:
+    for top in range(0, image.height, _BAND):
+        part = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        pixels = np.asarray(part)
+        if not (pixels == pixels[..., :1]).all():
+            return False
+    return True
 
 
-def write_photo(path: str | Path, pixels: np.ndarray, photo: Opened, strip: bool = False) -> None:
+def write_photo(
+    path: str | Path,
+    pixels: np.ndarray,
+    photo: Opened,
+    strip: bool = False,
+    instead: str | Path | None = None,
+) -> tuple[Path, str]:
     """Write uint8 H x W x 3 with the alpha, greyness and metadata of `photo`, atomically.
 
     The format follows the suffix of `path`. JPEG in quality 95 without chroma subsampling; the
-    others lossless. `strip` leaves out EXIF and XMP; the colour profile stays.
+    others lossless. `strip` leaves out EXIF and XMP; the colour profile stays. What that format
+    cannot hold becomes a PNG at `instead` (default: NAME.SUFFIX.png). Returns where it was written,
+    and a note on what was left out or why it is a PNG.
     """
     path = Path(path)
     image = Image.fromarray(pixels)
@@ -109,6 +110,50 @@ def write_photo(path: str | Path, pixels: np.ndarray, photo: Opened, strip: bool
             alpha = alpha.resize(image.size, Image.Resampling.BICUBIC)
         image.putalpha(alpha)
     form = WRITTEN[path.suffix.lower()]
+    try:
+        data, note = _encode(image, form, photo, strip)
+    except CannotHold as error:
+        if form == "PNG":
+            raise
+        data, note = _encode(image, "PNG", photo, strip)
+        path = path.with_name(f"{path.name}.png") if instead is None else Path(instead)
+        note = "; ".join(text for text in (f"{error}: written as PNG", note) if text)
+    with atomic_output(path) as part:
+        part.write_bytes(data)
+    return path, note
+
+
+def _encode(image: Image.Image, form: str, photo: Opened, strip: bool) -> tuple[bytes, str]:
+    """The file's bytes, and a note on metadata for which the format is too small."""
+    told = {
+        "ICC": photo.icc,
+        "EXIF": None if strip else photo.exif,
+        "XMP": None if strip else photo.xmp,
+    }
+    if form == "JPEG" and photo.alpha is not None:
+        raise CannotHold("JPEG holds no transparency")
+    if form == "BMP" and (photo.alpha is not None or any(told.values())):
+        raise CannotHold("BMP holds neither transparency nor metadata")
+    first: Exception | None = None
+    for left_out in _LEFT_OUT:
+        if not all(told[name] for name in left_out):
+            continue
+        kept = {name: value for name, value in told.items() if value and name not in left_out}
+        buffer = io.BytesIO()
+        try:
+            image.save(buffer, **_options(form, kept, image.size))
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # plugins raise all kinds for what does not fit
+            first = first or error
+            continue
+        words = " ".join(str(first).split())
+        return buffer.getvalue(), f"{' and '.join(left_out)} left out: {words}" if left_out else ""
+    raise CannotHold(f"{form} cannot hold it ({' '.join(str(first).split())[:100]})")
+
+
+def _options(form: str, kept: dict, size: tuple[int, int]) -> dict:
+    """Words for Pillow's `save`."""
     options: dict = {"format": form}
     if form == "JPEG":
         options |= {"quality": 95, "subsampling": 0}
@@ -116,24 +161,30 @@ def write_photo(path: str | Path, pixels: np.ndarray, photo: Opened, strip: bool
         options |= {"lossless": True}
     elif form == "TIFF":
         options |= {"compression": "tiff_lzw"}
-    if photo.icc:
-        options["icc_profile"] = photo.icc
-    if not strip and photo.exif:
-        options["exif"] = _exif_for(photo.exif, image.size, form)
-    if not strip and photo.xmp and form in ("JPEG", "WEBP"):
-        options["xmp"] = photo.xmp
-    buffer = io.BytesIO()
-    image.save(buffer, **options)
-    with atomic_output(path) as part:
-        part.write_bytes(buffer.getvalue())
+    if "ICC" in kept:
+        options["icc_profile"] = kept["ICC"]
+    exif = _exif_for(kept.get("EXIF", b""), size)
+    xmp = kept.get("XMP")
+    if xmp and form in ("JPEG", "WEBP"):
+        options["xmp"] = xmp
+    elif xmp and form == "PNG":
+        told = PngImagePlugin.PngInfo()
+        told.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
+        options["pnginfo"] = told
+    elif xmp and form == "TIFF":
+        exif[_XMP_TAG] = xmp
+    if len(exif):
+        options["exif"] = exif if form == "TIFF" else exif.tobytes()
+    return options
 
 
-def _exif_for(exif: bytes, size: tuple[int, int], form: str):
+def _exif_for(exif: bytes, size: tuple[int, int]) -> Image.Exif:
     """The tags for a photograph of `size` pixels."""
     kept = Image.Exif()
-    kept.load(exif)
-    inner = kept.get_ifd(0x8769)
-    for tag, side in ((0xA002, size[0]), (0xA003, size[1])):
-        if tag in inner:
-            inner[tag] = side
-    return kept if form == "TIFF" else kept.tobytes()
+    if exif:
+        kept.load(exif)
+        inner = kept.get_ifd(0x8769)
+        for tag, side in ((0xA002, size[0]), (0xA003, size[1])):
+            if tag in inner:
+                inner[tag] = side
+    return kept

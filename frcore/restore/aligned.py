@@ -207,7 +207,7 @@ def restore_files(
                 known[name] = read_image(references[name])
             by_size.setdefault(pixels.shape, {})[name] = pixels
         except BadImage as bad:
-            results[name] = str(bad)
+            results[name] = bad.reason
     for faces in by_size.values():
         images, good = to_float(np.stack(list(faces.values()))), None
         if references is not None:

@@ -3,6 +3,8 @@
 H height, W width, S side of an aligned face.
 """
 
+import contextlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,21 +14,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from frcore.faces import align, detect, paste, sources
+from frcore.faces import align, detect, listings, paste, sources
 from frcore.frozen.identity import SAME_PERSON
 from frcore.io.files import atomic_output
 from frcore.io.images import BadImage, to_float, to_uint8, write_image
-from frcore.io.photo_files import Opened, open_photo, write_photo
+from frcore.io.outputs import keep_apart
+from frcore.io.photo_files import PLAIN, WRITTEN, Opened, open_photo, write_photo
 from frcore.io.tables import write_table
 from frcore.restore.aligned import reason_of, sample_deviation, sample_distance, try_faces
 from frcore.restore.models import RestoreError, Restorer
 from frcore.restore.records import (
     CUT_OFF,
+    Target,
+    digest_of,
+    earlier_rows,
     face_pictures,
+    load_record,
+    our_files,
+    plan_targets,
     read_record,
-    recorded_targets,
     result_key,
-    targets_of,
     write_record,
 )
 
@@ -132,10 +139,9 @@ def restore_photos(
     _check_samples(restorer, options)
     photos, out_dir = Path(photos), Path(out_dir)
     listing = _listing(photos)
-    if photos.is_dir() and out_dir.resolve().is_relative_to(photos.resolve()):
-        raise ValueError(f"{out_dir} lies in {photos}: results would be taken for photographs")
-    if photos.is_file() and out_dir.resolve() == photos.resolve().parent:
-        raise ValueError(f"{out_dir} holds the photograph itself: choose another folder")
+    table = out_dir / "restored.csv"
+    places = _places(photos, out_dir, listing, options.samples, overwrite)
+    earlier = earlier_rows(table, PHOTO_COLUMNS, (item.photo for item in listing))
     detector = None if options.aligned else _detector(options.detector, assets)
     recognise = _recogniser(assets, restorer.device)
     (out_dir / "faces").mkdir(parents=True, exist_ok=True)
@@ -144,10 +150,11 @@ def restore_photos(
     rows: dict[str, list[dict]] = {}
     kept, todo = 0, []
     for item in listing:
-        key = result_key(item, restorer, options, recognise)
+        digest = digest_of(item)
+        key = result_key(digest, restorer, options, recognise)
         record = None if overwrite else read_record(out_dir, item, key)
         if record is None:
-            todo.append((item, key))
+            todo.append((item, (key, digest)))
         else:
             rows[item.id] = record
             kept += 1
@@ -164,12 +171,13 @@ def restore_photos(
                 for job in made
             ]
             _restore_jobs(jobs, restorer, options, recognise, batch)
-            for item, key in chunk:
-                rows[item.id] = _finish(item, found[item.id], out_dir, options, overwrite, key)
+            for item, keys in chunk:
+                rows[item.id] = _finish(item, found[item.id], places, options, keys)
                 bar.update()
     flat = [{"photo": item.photo, **row} for item in listing for row in rows[item.id]]
-    columns = PHOTO_COLUMNS + SAMPLE_COLUMNS * (options.samples > 1)
-    write_table(out_dir / "restored.csv", columns, flat)
+    several = options.samples > 1 or any("samples" in row for row in earlier)
+    whole = sorted((*flat, *earlier), key=lambda row: str(row["photo"]))
+    write_table(table, PHOTO_COLUMNS + SAMPLE_COLUMNS * several, whole)
     good = sum(any(row["status"] == "restored" for row in rows[item.id]) for item in listing)
     return Counter(
         photos=len(listing),
@@ -183,11 +191,37 @@ def restore_photos(
 
 def _listing(photos: Path) -> list[sources.Photo]:
     if photos.is_dir():
-        return sorted(sources.list_folder(photos), key=lambda photo: photo.photo)
-    if not photos.exists():
+        listing = sorted(sources.list_folder(photos), key=lambda photo: photo.photo)
+        if not listing:
+            raise ValueError(f"no photographs in {photos}")
+        return listing
+    if not os.path.lexists(photos):
         raise FileNotFoundError(f"no such file or folder: {photos}")
     name = sources.photo_id(Path(photos.name))
-    return [sources.Photo(name, photos.name, name, photos)]
+    return [sources.Photo(name, listings.printable(photos.name), name, photos, chosen=True)]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where results go, and which files must stay: `inputs` are (device, inode)."""
+
+    out_dir: Path
+    targets: dict[str, list[Target]]
+    inputs: set[tuple[int, int]]
+    overwrite: bool
+
+
+def _places(photos: Path, out_dir: Path, listing, samples: int, overwrite: bool) -> _Places:
+    """Raises ValueError where results and photographs would be in each other's way."""
+    linked = {item.path.parent for item in listing} if photos.is_dir() else set()
+    keep_apart(photos, (out_dir, out_dir / "faces", out_dir / ".done"), linked)
+    targets = plan_targets(listing, out_dir, samples)
+    inputs = set()
+    for item in listing:
+        with contextlib.suppress(OSError):
+            status = item.path.stat()
+            inputs.add((status.st_dev, status.st_ino))
+    return _Places(out_dir, targets, inputs, overwrite)
 
 
 def _detector(kind: str, assets):
@@ -217,7 +251,8 @@ def _find(photo: Opened, restorer, options, detector) -> list[_Job]:
             text = f"an aligned face must be square, got {image.width}x{image.height}"
             return [_Job(0, (), "failed", text)]
         pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
-        return [_Job(0, (0, 0, image.width - 1, image.height - 1), pixels=pixels)]
+        box = (0, 0, image.width - 1, image.height - 1)
+        return [_Job(0, box, pixels=photo.to_srgb(pixels))]
     faces = detect.find_faces(image, detector, options.enlarge)
     wanted = set(range(len(faces)))
     if options.faces == "largest" and faces:
@@ -234,7 +269,7 @@ def _find(photo: Opened, restorer, options, detector) -> list[_Job]:
             job.status, job.reason = "skipped", f"smaller than {options.min_face} px"
         else:
             square = align.crop_square(face.landmarks, *restorer.crop)
-            job.pixels = align.warp(image, square, size)
+            job.pixels = photo.to_srgb(align.warp(image, square, size))
             job.transform = align.square_transform(square, size)
     return jobs
 
@@ -243,10 +278,10 @@ def _prepare(item, restorer, options, detector) -> list[_Job] | str:
     """Faces of a file, or why it cannot be used. The photograph itself is read again for pasting,
     so that a batch holds faces only."""
     try:
-        sources.read(item)
+        sources.check(item)
         jobs = _find(open_photo(item.path), restorer, options, detector)
     except BadImage as bad:
-        return str(bad)
+        return bad.reason
     except MemoryError:
         return "too large for this machine's memory"
     except Exception as error:  # one strange photograph must not cost the others
@@ -298,6 +333,7 @@ def _paste(photo: Opened, jobs: list[_Job], options: PhotoOptions, sample=0) -> 
     faces = [job.restored[sample] for job in done]
     if photo.grey:
         faces = [_grey(face) for face in faces]
+    faces = [photo.from_srgb(face) for face in faces]
     if options.aligned:
         return faces[0]
     patches = [paste.Patch(face, cast(np.ndarray, job.transform)) for face, job in zip(faces, done)]
@@ -343,28 +379,33 @@ def _rows(jobs: list[_Job]) -> list[dict]:
     return rows
 
 
-def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
-    """Paste, write and record one photograph; its rows for the table."""
+def _finish(item, found, places: _Places, options, keys: tuple[str, str]) -> list[dict]:
+    """Paste, write and record one photograph; its rows for the table. keys: its key and digest."""
+    out_dir = places.out_dir
     if isinstance(found, str):
         status = "skipped" if found == "no face found" else "failed"
         rows: list[dict] = [{"face": "", "status": status, "reason": found}]
         if status == "skipped":
-            write_record(out_dir, item, key, rows)
+            write_record(out_dir, item, *keys, rows)
         return rows
-    targets = targets_of(item, out_dir, options.samples)
+    targets = places.targets[item.id]
     try:
-        ours = recorded_targets(item, out_dir)
-        for target in targets:
-            if target.exists() and not overwrite and target not in ours:
-                raise RestoreError(f"{target} is there already and is not ours: use --overwrite")
+        _check_targets(item, places, keys[1])
         photo = open_photo(item.path)
         # should writing be cut off, the next call knows whose these files are
-        cut_off = {"status": "failed", "reason": CUT_OFF, "samples": options.samples}
-        write_record(out_dir, item, key, [cut_off])
+        cut_off = {"status": "failed", "reason": CUT_OFF}
+        planned = [path for target in targets for path in (target.path, target.instead)]
+        write_record(out_dir, item, *keys, [cut_off], planned)
+        written, notes = [], [photo.note]
         for sample, target in enumerate(targets):
             pixels = _paste(photo, found, options, sample)
             if pixels is not None:
-                write_photo(target, pixels, photo, options.strip_metadata)
+                words = (photo, options.strip_metadata, target.instead)
+                path, note = write_photo(target.path, pixels, *words)
+                written.append(path)
+                notes.append(note)
+        if written and item.path.suffix.lower() not in (*WRITTEN, *PLAIN):
+            notes.append(f"{item.path.suffix or 'no suffix'}: written as PNG")
         rows = _rows(found)
         for row in rows:
             before, after = row.pop("before"), row.pop("after")
@@ -373,9 +414,27 @@ def _finish(item, found, out_dir: Path, options, overwrite, key) -> list[dict]:
                     face = f"{item.id}_{row['face']}_{what}.png"
                     with atomic_output(out_dir / "faces" / face) as part:
                         write_image(part, crop)
-                row["output"] = targets[0].relative_to(out_dir).as_posix()
-                row["note"] = "; ".join(text for text in (row.get("note"), photo.note) if text)
+                row["output"] = written[0].relative_to(out_dir).as_posix()
+                texts = dict.fromkeys(text for text in (row.get("note"), *notes) if text)
+                row["note"] = "; ".join(texts)
+    except BadImage as bad:
+        return [{"face": "", "status": "failed", "reason": bad.reason}]
     except Exception as error:  # writing may fail for one format or one full disk
         return [{"face": "", "status": "failed", "reason": reason_of(error)}]
-    write_record(out_dir, item, key, rows)
+    write_record(out_dir, item, *keys, rows, written)
     return rows
+
+
+def _check_targets(item, places: _Places, digest: str) -> None:
+    """Raise RestoreError where a result would replace what is not the photograph's own."""
+    ours = our_files(load_record(places.out_dir, item), item, digest)
+    for target in places.targets[item.id]:
+        for path in (target.path, target.instead):
+            if not os.path.lexists(path):
+                continue
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if (status.st_dev, status.st_ino) in places.inputs:
+                    raise RestoreError(f"{path} is one of the photographs: choose another folder")
+            if path.relative_to(places.out_dir).as_posix() not in ours and not places.overwrite:
+                raise RestoreError(f"{path} is there already and is not ours: use --overwrite")

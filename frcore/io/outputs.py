@@ -1,0 +1,190 @@
+"""Folders that a command makes as a whole: never in the place of what it did not make.
+
+A mark in the folder names what was made. Only what it names is ever replaced. No torch.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from frcore.io.files import SCRATCH, atomic_output, scratch_folder
+
+MARK = ".frcore.json"
+# what file managers and Snakemake leave in any folder
+_STRAY = {".DS_Store", "Thumbs.db", "desktop.ini", ".directory", ".snakemake_timestamp", MARK}
+
+
+def keep_apart(given: Path, outputs: Iterable[Path], read: Iterable[Path] = ()) -> None:
+    """Raise ValueError where an output and the input `given` are one or lie in each other.
+
+    read: folders that `given` leads to by links. Links, `..` and case do not matter: what counts is
+    which folders are met on the way up.
+    """
+    for out in outputs:
+        if given.is_dir():
+            if _lies_in(out, given):
+                same = _lies_in(given, out)
+                where = "is the input itself" if same else f"lies in {given}"
+                raise ValueError(f"{out} {where}: results would be taken for photographs")
+            for folder in read:
+                if _lies_in(out, folder):
+                    raise ValueError(f"{out} lies in {folder}, which {given} leads to by a link")
+                if _lies_in(folder, out):
+                    raise ValueError(f"{out} holds {folder}, which {given} leads to by a link")
+        if _lies_in(given, out):
+            raise ValueError(f"{out} holds the input {given} itself: choose another folder")
+
+
+def _lies_in(inner: Path, outer: Path) -> bool:
+    """Whether `outer` is `inner` or one of the folders above it; neither need exist."""
+    try:
+        wanted = outer.stat()
+    except OSError:
+        return False
+    place = Path(os.path.realpath(inner))
+    for folder in (place, *place.parents):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(folder.stat(), wanted):
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def made(
+    root: str | Path,
+    by: str,
+    overwrite: bool,
+    tree: str = "",
+    beside: Sequence[Path] = (),
+) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield temporary paths of a folder and of files beside it; on success they get their places.
+
+    The folder is `root`/`tree` (its temporary path is not there yet), `beside` are files; `root`
+    gets the mark, which names `by`. A `root` that is a link is followed. Without `overwrite`
+    nothing may be there, with it only what the mark names: else FileExistsError, before any work.
+    """
+    root = _real(Path(root))
+    target = _real(root / tree) if tree else root
+    mark = _read_mark(root)
+    _check(target, mark, beside, overwrite)
+    filled = target.is_dir()  # kept as it is: it may be a mount, or where somebody works
+    home = target if filled else target.parent
+    with contextlib.ExitStack() as stack:
+        home.mkdir(parents=True, exist_ok=True)
+        part = stack.enter_context(scratch_folder(home)) / (target.name or "new")
+        parts = [
+            stack.enter_context(scratch_folder(path.parent)) / path.name for path in beside
+        ]  # a folder that cannot be written to is told now
+        yield part, parts
+        sums = {path.name: [_sum(new)] for path, new in zip(beside, parts)}
+        names = sorted(_files(part))
+        # while it is put in place the mark names the old and the new
+        both = {name: [*sums[name], *mark["beside"].get(name, [])] for name in sums}
+        if filled:
+            _write_mark(root, by, sorted({*names, *mark["files"]}), both)
+            _refill(part, target, mark["files"])
+        else:
+            _write_mark(root if tree else part, by, names, both)
+            os.replace(part, target)
+        for path, new in zip(beside, parts):
+            os.replace(new, path)
+        _write_mark(root, by, names, sums)
+
+
+def _real(path: Path) -> Path:
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return real
+
+
+def _check(target: Path, mark: dict, beside: Sequence[Path], overwrite: bool) -> None:
+    there = [path for path in (target, *beside) if os.path.lexists(path)]
+    for path in there:
+        if path == target:
+            if not path.is_dir():
+                raise FileExistsError(f"{path} is no folder: choose another name")
+            foreign = sorted(_files(path) - set(mark["files"]))
+            if foreign:
+                shown = f"{len(foreign)} files that frcore did not make, as {foreign[0]}"
+                raise FileExistsError(f"{path} holds {shown}: choose another folder")
+        elif (
+            path.is_symlink()
+            or not path.is_file()
+            or _sum(path) not in mark["beside"].get(path.name, [])
+        ):
+            raise FileExistsError(f"{path} exists and is not what frcore made: move it away")
+    if there and not overwrite:
+        raise FileExistsError(f"{there[0]} exists: use --overwrite")
+
+
+def _files(folder: Path) -> set[str]:
+    """Names below `folder` of everything but folders, in the form of the mark."""
+    found = set()
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(SCRATCH)]
+        links = [name for name in folders if os.path.islink(os.path.join(here, name))]
+        for name in (*files, *links):
+            if name not in _STRAY:
+                path = os.path.relpath(os.path.join(here, name), folder)
+                found.add(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return found
+
+
+def _refill(part: Path, target: Path, old: Sequence[str]) -> None:
+    """Replace the files `old` of `target` by what is in `part`."""
+    for name in old:
+        (target / name).unlink(missing_ok=True)
+    for here, _, _ in os.walk(target, topdown=False):
+        if Path(here) != target and not any(p.startswith(SCRATCH) for p in Path(here).parts):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(here)
+    for item in sorted(part.iterdir()):
+        os.replace(item, target / item.name)
+
+
+def _read_mark(root: Path) -> dict:
+    nothing: dict = {"files": [], "beside": {}}
+    try:
+        found = json.loads((root / MARK).read_text(encoding="utf-8"))
+        plain = [name for name in found["files"] if _is_plain(name)]
+        return {"files": plain, "beside": {k: list(v) for k, v in found["beside"].items()}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return nothing
+
+
+def _is_plain(name) -> bool:
+    """A mark may come from anywhere: what it names must lie in its folder."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _write_mark(root: Path, by: str, files: list[str], beside: dict[str, list[str]]) -> None:
+    text = json.dumps({"made_by": by, "files": files, "beside": beside}, indent=0)
+    with atomic_output(root / MARK) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _sum(path: Path) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def check_table(path: Path, columns: Sequence[str]) -> None:
+    """Raise FileExistsError where a table is to replace a file that is not one of its kind.
+
+    columns: the first ones of the table's head. For commands that may be repeated.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise FileExistsError(f"{path} is no table: choose another name")
+    wanted = ",".join(columns).encode()
+    with open(path, "rb") as opened:
+        start = opened.read(len(wanted))
+    if start != wanted:
+        raise FileExistsError(f"{path} exists and is not such a table: choose another name")
