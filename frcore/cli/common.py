@@ -6,20 +6,35 @@ EXIT_ERROR = 1  # nothing useful was done
 EXIT_PARTLY = 2  # done, but some photographs or faces were not restored
 
 
+OURS = {"datasets", "degradations", "models", "protocol"}  # keys of `run:`
+
+
 def config_of(args):
     """The configuration: the file that is named, ./config.yaml, or the catalogue alone.
 
-    A config.yaml without `run:` belongs to something else.
+    A config.yaml that selects nothing under `run:` belongs to something else, as one does that is
+    no configuration at all.
     """
-    from frcore.config import catalogue_config, load_experiment, read_yaml
+    from frcore.config import ConfigError, catalogue_config, load_config, load_experiment
 
-    given = getattr(args, "file", None) or args.config
-    if given:
-        return load_experiment(given)
-    here = Path("config.yaml")
-    if here.is_file() and "run" in read_yaml(here):
-        return load_experiment(here)
-    return catalogue_config()
+    here, given = Path("config.yaml"), getattr(args, "file", None) or args.config
+    ours = is_ours(here)
+    if given is None:
+        return load_config(here) if ours else catalogue_config()
+    if not given.exists():
+        raise ConfigError([f"{given}: No such file or directory"])
+    return load_experiment(given, here) if ours else load_config(given)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a configuration of frcore, right or wrong."""
+    from frcore.config import ConfigError, read_yaml
+
+    try:
+        selected = read_yaml(path).get("run") if path.is_file() else None
+    except (ConfigError, ValueError, OSError, RecursionError):
+        return False
+    return isinstance(selected, dict) and not OURS.isdisjoint(selected)
 
 
 def root_of(args) -> Path:

@@ -4,13 +4,24 @@ from pathlib import Path
 
 from frcore.cli.common import catalogue_of, device_of, print_table, progress, root_of
 
+COLUMNS = [
+    *("metric", "value", "n", "ci_low", "ci_high", "protocol", "protocol_digest", "seed"),
+    "note",
+]
+IMAGE_COLUMNS = ["id", "metric", "value", "note"]
+
 
 def evaluate(args) -> int:
     """Two folders, paired by stem -> OUT.csv (a row per metric) and OUT.images.csv (per image)."""
     from frcore.config import Protocol, load_protocol, load_settings
+    from frcore.io.outputs import check_table, check_writable
     from frcore.metrics import score
     from frcore.registry import METRICS
 
+    per_image = args.out.with_name(f"{args.out.stem}.images{args.out.suffix}")
+    check_table(args.out, COLUMNS[:5])
+    check_table(per_image, IMAGE_COLUMNS)
+    check_writable(args.out.parent)
     pairs = pair_by_stem(args.restored, args.truth)
     side = min(_size(next(iter(pairs.values()))[1]))
     if args.protocol:
@@ -52,10 +63,8 @@ def evaluate(args) -> int:
             crop = f"crop_scale {args.crop_scale:g}, crop_shift {args.crop_shift:g}"
             row["note"] = "; ".join(text for text in (row["note"], crop) if text)
 
-    per_image = args.out.with_name(f"{args.out.stem}.images{args.out.suffix}")
-    columns = ["metric", "value", "n", "ci_low", "ci_high", "protocol", "protocol_digest", "seed"]
-    _write_csv(args.out, summary, [*columns, "note"])
-    _write_csv(per_image, rows, ["id", "metric", "value", "note"])
+    _write_csv(args.out, summary, COLUMNS)
+    _write_csv(per_image, rows, IMAGE_COLUMNS)
     shown = [{**row, "value": shown_number(row["value"])} for row in summary]
     print_table(shown, ["metric", "value", "n", "note"])
     print(f"{len(pairs)} pairs on {device}; {args.out}, {per_image}")

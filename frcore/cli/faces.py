@@ -1,5 +1,6 @@
 """`frcore align` and `frcore degrade`: photographs -> faces -> degraded faces."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ def align(args) -> int:
 
     from frcore.config import ConfigError, Dataset, load_settings
     from frcore.faces import build, people
+    from frcore.faces.listings import walk
     from frcore.io.assets import locate
+    from frcore.io.outputs import keep_apart, made
     from frcore.registry import nearest
 
     given = {
@@ -33,11 +36,12 @@ def align(args) -> int:
     if args.aligned:  # maps from landmarks would need the detection that is to be left out
         fixed["labels"] = {"kind": "model", "model": "none"}
     root, out = root_of(args), args.output
-    if (out / "faces").exists() and not args.overwrite:
-        raise FileExistsError(f"{out / 'faces'} exists: use --overwrite")
+    linked = {path.parent for path in walk(args.input)} if args.input.is_dir() else set()
+    keep_apart(args.input, (out, out / "faces"), linked)
+    files = [out / "faces.csv", out / "quarantine.csv"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.input
-        if folder.is_file():  # the stage reads folders
+        if not folder.is_dir() and os.path.lexists(folder):  # the stage reads folders
             folder = Path(scratch) / "photo"
             folder.mkdir()
             (folder / args.input.name).symlink_to(args.input.absolute())
@@ -48,48 +52,59 @@ def align(args) -> int:
             for name in ("dlib_68", *(["dlib_mmod"] if dataset.detector == "mmod" else [])):
                 locate(name, root)
         tables = [Path(scratch) / "faces.csv", Path(scratch) / "quarantine.csv"]
-        build.build_shard("align", dataset, 0, root, args.seed, out / "faces", *tables)
-        summary = build.join_shards(
-            "align", dataset, args.seed, tables[:1], tables[1:],
-            out / "faces.csv", out / "quarantine.csv",
-        )  # fmt: skip
+        with made(out, "frcore align", args.overwrite, "faces", files) as (part, parts):
+            build.build_shard("align", dataset, 0, root, args.seed, part, *tables)
+            summary = build.join_shards("align", dataset, args.seed, tables[:1], tables[1:], *parts)
+            found = any(part.iterdir())
     print(f"{summary}; {out / 'faces'}")
-    return 0 if any((out / "faces").iterdir()) else EXIT_PARTLY
+    return 0 if found else EXIT_PARTLY
 
 
 def degrade(args) -> int:
     """A folder of aligned PNG faces -> degraded ones of the same names."""
     from frcore.config import ConfigError
     from frcore.degrade.test_sets import degrade_folder
+    from frcore.io.outputs import beside, keep_apart, made
     from frcore.registry import nearest
 
     recipes = config_of(args).degradations
     if args.degradation not in recipes:
         known = nearest(args.degradation, recipes)
         raise ConfigError([f"--degradation: no entry {args.degradation!r} {known}"])
-    faces = [(path.stem, path) for path in _pngs(args.input).values()]
-    if args.output.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.output} exists: use --overwrite")
-    table = args.output.with_name(f"{args.output.name}.csv")
-    degrade_folder(
-        faces,
-        args.output,
-        table,
-        recipes[args.degradation],
-        args.seed,
-        args.dataset,
-        args.degradation,
-        progress=sys.stderr.isatty(),
-    )
-    print(f"{len(faces)} faces degraded; {args.output}, parameters in {table}")
+    pngs, others = _pngs(args.input)
+    keep_apart(args.input, (args.output,))
+    table = beside(args.output, ".csv")
+    with made(args.output, "frcore degrade", args.overwrite, files=[table]) as (part, [csv]):
+        degrade_folder(
+            list(pngs.items()),
+            part,
+            csv,
+            recipes[args.degradation],
+            args.seed,
+            args.dataset,
+            args.degradation,
+            progress=sys.stderr.isatty(),
+        )
+    left = f" ({others} other files are no PNGs)" if others else ""
+    print(f"{len(pngs)} faces degraded{left}; {args.output}, parameters in {table}")
     return 0
 
 
-def _pngs(folder: Path) -> dict[str, Path]:
-    """{stem: path} of the PNG files in `folder`; raises when there is none."""
+def _pngs(folder: Path) -> tuple[dict[str, Path], int]:
+    """{stem: path} of the PNG files in `folder` and how many other files; hidden ones are neither.
+
+    Raises when there is none, or two of one name.
+    """
     if not folder.is_dir():
         raise NotADirectoryError(f"no such folder: {folder}")
-    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    found: dict[str, Path] = {}
+    shown = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    files = [path for path in shown if not path.is_dir()]
+    for path in files:
+        if path.suffix.lower() == ".png":
+            if path.stem in found:
+                raise ValueError(f"two images of one name: {found[path.stem]} and {path}")
+            found[path.stem] = path
     if not found:
         raise FileNotFoundError(f"no PNG files in {folder}")
-    return found
+    return found, len(files) - len(found)

@@ -4,6 +4,7 @@ Each verb is one function; heavy imports are inside, so that `frcore --help` is 
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ SAMPLES = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected errors are one line on stderr."""
+    _clean_surroundings()
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:
@@ -47,6 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"frcore: error: {line}", file=sys.stderr)
         return EXIT_ERROR
+
+
+# of notebooks and clusters: a backend for figures that this Python lacks, the place of a process
+# among those of a training. A command is one process and shows no figure.
+_FOREIGN = ("MPLBACKEND", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+def _clean_surroundings() -> None:
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
+    for stream in (sys.stdout, sys.stderr):  # a name that they cannot show ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _expected(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """`frcore weights`: pretrained parts and networks of other projects."""
 
+import os
 import sys
 
 from frcore.cli.common import EXIT_ERROR, catalogue_of, print_table, progress, root_of
@@ -71,12 +72,20 @@ def weights_verify(args) -> int:
 
 def weights_convert(args) -> int:
     """A StyleGAN2 of another project -> a weights file of the method stylegan2."""
+    from frcore.io.cards import card_of
+    from frcore.io.outputs import check_writable
     from frcore.restore.convert import convert_file
 
     if args.out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got {args.out}")
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out} exists: use --overwrite")
+    if os.path.lexists(args.out):
+        if not args.out.is_file() or card_of(args.out) is None:
+            raise FileExistsError(f"{args.out} exists and is no weights file of frcore: move it")
+        if any(args.out.samefile(path) for path in (args.source, args.discriminator) if path):
+            raise ValueError(f"{args.out} is the file to be converted: choose another name")
+        if not args.overwrite:
+            raise FileExistsError(f"{args.out} exists: use --overwrite")
+    check_writable(args.out.parent)
     card = convert_file(args.source, args.out, args.discriminator)
     print(
         f"{' and '.join(card['networks'])} of {card['size']} px, {card['parameters']:,} "

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from frcore.config import CATALOGUE, Asset, ConfigError, load_settings, read_yaml
 from frcore.registry import nearest
@@ -32,10 +34,13 @@ class AssetBroken(AssetMissing):
 def resources_root() -> Path:
     """The cache root: $FRCORE_RESOURCES, else ./resources in a project folder, else ~/.cache."""
     if os.environ.get("FRCORE_RESOURCES"):
-        return Path(os.environ["FRCORE_RESOURCES"]).expanduser()
+        return Path(os.path.expanduser(os.environ["FRCORE_RESOURCES"]))
     if Path("Snakefile").is_file():
         return Path("resources")
-    return Path.home() / ".cache" / "frcore"
+    try:
+        return Path.home() / ".cache" / "frcore"
+    except RuntimeError:  # an account without a home folder, as in a container
+        return Path("resources")
 
 
 def catalogue(extra: Mapping[str, Asset | Mapping] | None = None) -> dict[str, Asset]:
@@ -141,6 +146,28 @@ def present(root: str | Path, assets: Mapping[str, Asset] | None = None) -> dict
     return {name: path for name, path in paths.items() if path.exists()}
 
 
+class Checked(Mapping):
+    """{name: path} of the assets that are in `root`; each is checked when it is asked for."""
+
+    def __init__(self, root: str | Path, assets: Mapping[str, Asset]):
+        self.root, self.assets = root, assets
+
+    def __getitem__(self, name: str) -> Path:
+        """Raises KeyError where it is not there, AssetBroken where it is another file."""
+        if name not in self:
+            raise KeyError(name)
+        return locate(name, self.root, self.assets)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.assets and place(str(name), self.root, self.assets).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(present(self.root, self.assets))
+
+    def __len__(self) -> int:
+        return len(present(self.root, self.assets))
+
+
 def licence_table(
     names: Sequence[str],
     root: str | Path,
@@ -221,24 +248,52 @@ def files_of(path: Path, asset: Asset | None) -> list[Path]:
 def wrong_hash(path: Path, asset: Asset) -> str | None:
     """None when `path` is what the catalogue says, else its SHA-256.
 
-    A note beside the file spares a second reading; it holds as long as size and time do not change.
+    A note beside the file spares a second reading. It holds as long as the files are the same ones
+    and nobody touched them, and counts only if it is this user's or root's: others may be able to
+    write into a shared cache.
     """
     stats = [file.stat() for file in files_of(path, asset)]
     state = {
         "sha256": asset.sha256,
         "files": len(stats),
         "size": sum(item.st_size for item in stats),
-        "time": max((item.st_mtime_ns for item in stats), default=0),
+        # changed with the bytes, the owner and the place, and set by the system alone
+        "changed": max((item.st_ctime_ns for item in stats), default=0),
+        "inodes": hashlib.sha256(str([(i.st_dev, i.st_ino) for i in stats]).encode()).hexdigest(),
     }
-    note = path.with_name(f".{path.name}.checked")
+    note = note_of(path)
     with contextlib.suppress(OSError, ValueError):
-        if json.loads(note.read_text()) == state:
+        if is_own(note) and json.loads(note.read_text()) == state:
             return None
     got = sha256_of(path, asset)
     if not got.startswith(asset.sha256):
         return got
     with contextlib.suppress(OSError):  # a shared cache may be read-only
         part = note.with_name(f"{note.name}.{os.getpid()}")
-        part.write_text(json.dumps(state))
+        part.unlink(missing_ok=True)
+        with open_private(part) as opened:
+            opened.write(json.dumps(state).encode())
         os.replace(part, note)
     return None
+
+
+def note_of(path: Path) -> Path:
+    """The note beside a file that was checked."""
+    return path.with_name(f".{path.name}.checked")
+
+
+def is_own(path: Path) -> bool:
+    """Whether `path` is a regular file, no link, of this user or root that no other can write."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    mine = status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+    return mine and stat.S_ISREG(status.st_mode)
+
+
+def open_private(path: Path, append: bool = False) -> BinaryIO:
+    """Open `path` for writing, not through a link; others may read it and not write it."""
+    more = os.O_APPEND if append else os.O_TRUNC
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | more, 0o644)
+    return os.fdopen(number, "ab" if append else "wb")

@@ -28,13 +28,18 @@ from frcore.io.assets import (
     catalogue,
     entry_of,
     hash_text,
+    is_own,
     locate,
+    note_of,
+    open_private,
     place,
     sha256_of,
     where_from,
     wrong_hash,
 )
+from frcore.io.files import full_disk, scratch_folder
 
+_OURS = ".frcore"  # ends the hidden file beside each download
 PREFLIGHT_S = 4.3  # an unreachable source is given up after this long, pip's start included
 
 
@@ -56,6 +61,16 @@ def fetch(
     asset = entry_of(name, root, assets)
     if path.exists() and wrong_hash(path, asset) is None:
         return path
+    try:
+        return _fetch(name, asset, root, path, keep)
+    except OSError as error:
+        number = full_disk(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def _fetch(name: str, asset: Asset, root: str | Path, path: Path, keep: bool) -> Path:
     downloads = Path(root) / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     with _lock(downloads / f".{_key(name, asset)}.lock"):
@@ -64,11 +79,13 @@ def fetch(
             if got is None:  # another process was faster
                 return path
             if not (asset.package or asset.url or asset.path):
-                aside = path.with_name(path.name + ".rejected")
-                os.replace(path, aside)
+                aside = _move_aside(path)
                 text = hash_text(path, asset.sha256, got)
                 raise AssetBroken(f"{text}; moved aside to {aside.name}")
-            _remove(path)  # made by an earlier fetch, damaged since
+            if path.is_file() and note_of(path).is_file():
+                _remove(path)  # made by an earlier fetch, damaged since
+            else:  # somebody may have put files of their own there
+                print(f"{path}: moved aside to {_move_aside(path).name}", file=sys.stderr)
         if asset.package:
             artifact = _package(name, asset, downloads, path)
         elif asset.url:
@@ -84,13 +101,32 @@ def fetch(
 
 
 def discard_downloads(root: str | Path) -> int:
-    """Remove finished downloads under `root`; returns the bytes freed."""
+    """Remove finished downloads under `root`, and no other file there; returns the bytes freed."""
     freed = 0
-    for path in (Path(root) / "downloads").glob("[!.]*"):
+    for mark in (Path(root) / "downloads").glob(f".*{_OURS}"):
+        path = mark.with_name(mark.name[1 : -len(_OURS)])
         if path.is_file():
             freed += path.stat().st_size
             path.unlink()
+        mark.unlink()
     return freed
+
+
+def _keep_download(file: Path, downloads: Path, name: str) -> Path:
+    """Move a finished download to its place, with a mark that it is one."""
+    open_private(downloads / f".{name}{_OURS}").close()
+    os.replace(file, downloads / name)
+    return downloads / name
+
+
+def _move_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.rejected")
+    n = 1
+    while os.path.lexists(aside):
+        n += 1
+        aside = path.with_name(f"{path.name}.rejected{n}")
+    os.replace(path, aside)
+    return aside
 
 
 def preflight(
@@ -204,8 +240,7 @@ def _take(name, asset, downloads, path, folder, code, output) -> Path:
     digest = sha256_of(found[0])
     if digest != asset.artifact_sha256:
         raise AssetBroken(f"{hash_text(found[0], asset.artifact_sha256, digest)}; not kept")
-    os.replace(found[0], downloads / found[0].name)
-    return downloads / found[0].name
+    return _keep_download(found[0], downloads, found[0].name)
 
 
 def _url(name: str, asset: Asset, downloads: Path, path: Path) -> Path:
@@ -229,11 +264,12 @@ def _url(name: str, asset: Asset, downloads: Path, path: Path) -> Path:
         raise AssetBroken(
             f"asset {name}: {asset.url}: SHA-256 is {got}, expected {expected}; removed"
         )
-    os.replace(part, target)
-    return target
+    return _keep_download(part, downloads, target.name)
 
 
 def _download(url: str, part: Path) -> None:
+    if os.path.lexists(part) and not is_own(part):  # in a shared cache: whatever it leads to
+        _remove(part)
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -246,7 +282,7 @@ def _download(url: str, part: Path) -> None:
         continues = getattr(reply, "status", None) == 206
         length = reply.headers.get("Content-Length")
         before = done if continues else 0
-        with part.open("ab" if continues else "wb") as opened:
+        with open_private(part, append=continues) as opened:
             shutil.copyfileobj(reply, opened, BLOCK)
     if length is not None and part.stat().st_size != before + int(length):
         raise OSError(f"connection ended after {part.stat().st_size - before} of {length} bytes")
@@ -357,31 +393,29 @@ def _unpack(artifact: Path, asset: Asset, path: Path) -> None:
     """Take the asset out of `artifact`, convert and check it, and give it its name. Nothing is
     executed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw, part = (path.with_name(f".{path.name}.{kind}") for kind in ("raw", "part"))
-    _remove(part)
-    _remove(raw)
-    try:
-        taken = raw if asset.convert else part
-        if asset.member is None:
-            shutil.copyfile(artifact, taken)
-        else:
-            _extract(artifact, asset.member, taken)
-        if asset.convert:
-            from frcore.io.converters import CONVERTERS
+    with scratch_folder(path.parent) as scratch:
+        scratch.chmod(0o700)  # nobody else may change what is checked
+        raw, part = scratch / f"raw-{path.name}", scratch / path.name
+        try:
+            taken = raw if asset.convert else part
+            if asset.member is None:
+                shutil.copyfile(artifact, taken)
+            else:
+                _extract(artifact, asset.member, taken)
+            if asset.convert:
+                from frcore.io.converters import CONVERTERS
 
-            CONVERTERS[asset.convert](raw, part)
-        got = sha256_of(part, asset)
-        if not got.startswith(asset.sha256):
-            raise AssetBroken(f"{hash_text(path, asset.sha256, got)}; removed")
-        os.replace(part, path)
-    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise AssetBroken(f"{artifact}: cannot take {asset.member} out of it: {text}") from None
-    except ValueError as error:
-        raise AssetBroken(f"{artifact}: cannot convert {asset.member}: {error}") from None
-    finally:
-        _remove(raw)
-        _remove(part)
+                CONVERTERS[asset.convert](raw, part)
+            got = sha256_of(part, asset)
+            if not got.startswith(asset.sha256):
+                raise AssetBroken(f"{hash_text(path, asset.sha256, got)}; removed")
+            os.replace(part, path)
+        except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
+            text = " ".join(str(error).split())[:200]
+            told = f"cannot take {asset.member} out of it: {text}"
+            raise AssetBroken(f"{artifact}: {told}") from None
+        except ValueError as error:
+            raise AssetBroken(f"{artifact}: cannot convert {asset.member}: {error}") from None
     wrong_hash(path, asset)  # leaves the note
 
 
@@ -435,8 +469,10 @@ def _key(name: str, asset: Asset) -> str:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold `path` against other processes; the system lets go when a process dies."""
-    with path.open("a") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+    # not through a link that somebody else put there
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    with open(opened, "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 

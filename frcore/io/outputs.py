@@ -53,34 +53,40 @@ def _lies_in(inner: Path, outer: Path) -> bool:
     return False
 
 
+def beside(folder: Path, suffix: str) -> Path:
+    """The path of a file beside a folder, NAME and `suffix`: also for `.` and `..`."""
+    place = Path(os.path.realpath(folder)) if folder.name in ("", "..") else folder
+    return place.parent / f"{place.name}{suffix}"
+
+
 @contextlib.contextmanager
 def made(
     root: str | Path,
     by: str,
     overwrite: bool,
     tree: str = "",
-    beside: Sequence[Path] = (),
+    files: Sequence[Path] = (),
 ) -> Iterator[tuple[Path, list[Path]]]:
     """Yield temporary paths of a folder and of files beside it; on success they get their places.
 
-    The folder is `root`/`tree` (its temporary path is not there yet), `beside` are files; `root`
+    The folder is `root`/`tree` (its temporary path is not there yet), `files` lie elsewhere; `root`
     gets the mark, which names `by`. A `root` that is a link is followed. Without `overwrite`
     nothing may be there, with it only what the mark names: else FileExistsError, before any work.
     """
     root = _real(Path(root))
     target = _real(root / tree) if tree else root
     mark = _read_mark(root)
-    _check(target, mark, beside, overwrite)
+    _check(target, mark, files, overwrite)
     filled = target.is_dir()  # kept as it is: it may be a mount, or where somebody works
     home = target if filled else target.parent
     with contextlib.ExitStack() as stack:
         home.mkdir(parents=True, exist_ok=True)
         part = stack.enter_context(scratch_folder(home)) / (target.name or "new")
         parts = [
-            stack.enter_context(scratch_folder(path.parent)) / path.name for path in beside
+            stack.enter_context(scratch_folder(path.parent)) / path.name for path in files
         ]  # a folder that cannot be written to is told now
         yield part, parts
-        sums = {path.name: [_sum(new)] for path, new in zip(beside, parts)}
+        sums = {path.name: [_sum(new)] for path, new in zip(files, parts)}
         names = sorted(_files(part))
         # while it is put in place the mark names the old and the new
         both = {name: [*sums[name], *mark["beside"].get(name, [])] for name in sums}
@@ -90,7 +96,7 @@ def made(
         else:
             _write_mark(root if tree else part, by, names, both)
             os.replace(part, target)
-        for path, new in zip(beside, parts):
+        for path, new in zip(files, parts):
             os.replace(new, path)
         _write_mark(root, by, names, sums)
 
@@ -102,8 +108,8 @@ def _real(path: Path) -> Path:
     return real
 
 
-def _check(target: Path, mark: dict, beside: Sequence[Path], overwrite: bool) -> None:
-    there = [path for path in (target, *beside) if os.path.lexists(path)]
+def _check(target: Path, mark: dict, files: Sequence[Path], overwrite: bool) -> None:
+    there = [path for path in (target, *files) if os.path.lexists(path)]
     for path in there:
         if path == target:
             if not path.is_dir():
@@ -188,3 +194,10 @@ def check_table(path: Path, columns: Sequence[str]) -> None:
         start = opened.read(len(wanted))
     if start != wanted:
         raise FileExistsError(f"{path} exists and is not such a table: choose another name")
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` if need be; raises OSError, before any work, where nothing can be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(folder):
+        pass
