@@ -8,14 +8,14 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
 
-from frcore.io.files import atomic_output
+from frcore.io.files import atomic_output, full_disk, mode_of_new_file
 
 
 class WeightsError(ValueError):
@@ -36,40 +36,80 @@ def save_weights(
     }
     header = {"card": json.dumps(card, sort_keys=True)}
     with atomic_output(path) as part:
+        mode = mode_of_new_file(part.parent)
         safetensors.torch.save_file(tensors, str(part), metadata=header)
-        part.chmod(0o644)  # it writes for its owner alone
+        part.chmod(mode)  # it writes for its owner alone
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
     """Read a file of `save_weights`: (name -> state dict in float32, card).
 
-    Raises FileNotFoundError, or WeightsError for a file that is damaged or has no card.
+    Raises FileNotFoundError, or WeightsError for a file that is damaged, has no card or an odd one,
+    or holds values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}")
+    card = read_card(path)
     networks: dict[str, dict[str, torch.Tensor]] = {}
     try:
         with safetensors.safe_open(str(path), framework="pt") as opened:
-            card = json.loads((opened.metadata() or {})["card"])
             for name in opened.keys():  # noqa: SIM118 - not a dict
-                net, key = name.split("/", 1)
+                net, _, key = name.partition("/")
                 tensor = opened.get_tensor(name)
                 if tensor.dtype == torch.float16:
                     tensor = tensor.float()
                 networks.setdefault(net, {})[key] = tensor
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a weights file of frcore: {error}") from None
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path} is not a weights file of frcore: {_words(error)}") from None
+    for net, state in networks.items():
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+                raise WeightsError(f"{path}: {net}/{key} holds values that are not finite")
     return networks, card
 
 
 def read_card(path: str | Path) -> dict:
-    """The card of a weights file without reading its tensors."""
+    """The card of a weights file without reading its tensors. Raises as `load_weights`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights file {path}")
     try:
         with safetensors.safe_open(str(path), framework="pt") as opened:
-            return json.loads((opened.metadata() or {})["card"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a weights file of frcore: {error}") from None
+            card = json.loads((opened.metadata() or {})["card"])
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path} is not a weights file of frcore: {_words(error)}") from None
+    for mistake in _card_mistakes(card):
+        raise WeightsError(f"{path} is not a weights file of frcore: its card {mistake}")
+    return card
+
+
+_UNREADABLE = (
+    *(safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError),
+    *(RuntimeError, OverflowError),  # RecursionError is a RuntimeError
+)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _card_mistakes(card) -> Iterator[str]:
+    """What is wrong with a card, as the end of a sentence."""
+    if not isinstance(card, dict):
+        yield f"is {type(card).__name__}, expected a mapping"
+        return
+    for key, kinds in (("method", str), ("settings", dict)):
+        if not isinstance(card.get(key), kinds):
+            yield f"has no {key}" if key not in card else f"has a strange {key}: {card[key]!r:.50}"
+    for key, kinds in (("name", str), ("helpers", dict)):
+        if not isinstance(card.get(key, kinds()), kinds):
+            yield f"has a strange {key}: {card[key]!r:.50}"
+    helpers = card.get("helpers")
+    if isinstance(helpers, dict) and not all(isinstance(n, str) for n in helpers.values()):
+        yield f"has a strange helpers: {helpers!r:.50}"
+    for key, lowest in (("size", 1), ("crop_scale", 1e-6), ("crop_shift", -10)):
+        value = card.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and lowest <= value < 1e6):
+            yield f"has a strange {key}: {value!r:.50}"
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
@@ -82,12 +122,20 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, torch.Tensor], name
         for key in sorted(own.keys() & state.keys())
         if own[key].shape != state[key].shape
     ]
+    shapes += [
+        f"{key}: file {state[key].dtype}, network {own[key].dtype}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].is_floating_point() != state[key].is_floating_point()
+    ]
     if missing or unexpected or shapes:
         raise WeightsError(
             f"{name} does not fit: missing {missing[:5]} ({len(missing)}), unexpected "
             f"{unexpected[:5]} ({len(unexpected)}), shapes {shapes[:5]} ({len(shapes)})"
         )
-    module.load_state_dict(state, strict=True)
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # of a type that cannot be copied
+        raise WeightsError(f"{name} does not fit: {_words(error)}") from None
 
 
 def save_state(folder: str | Path, state: Mapping) -> None:
@@ -95,10 +143,17 @@ def save_state(folder: str | Path, state: Mapping) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "state.pt.part"
-    with open(part, "wb") as opened:
-        torch.save(dict(state), opened)
-        opened.flush()
-        os.fsync(opened.fileno())
+    try:
+        with open(part, "wb") as opened:
+            torch.save(dict(state), opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except BaseException as error:  # no half file stays, least of all on a full disk
+        part.unlink(missing_ok=True)
+        number = full_disk(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder / "state.pt")) from None
     if (folder / "state.pt").exists():
         os.replace(folder / "state.pt", folder / "previous.pt")
     os.replace(part, folder / "state.pt")

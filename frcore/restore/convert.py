@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from frcore.config import ConfigError, load_settings
 from frcore.io import checkpoint
 from frcore.io.checkpoint import WeightsError
 from frcore.methods import stylegan2 as generator
@@ -286,7 +287,9 @@ def _shapes(build, settings: dict, name: str) -> dict[str, torch.Size]:
     """Shapes of a network's state, without its memory."""
     try:
         with torch.device("meta"):
-            network = build(generator.Settings(**settings))
+            network = build(load_settings(generator.Settings, settings, f"{name}: "))
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return {key: tensor.shape for key, tensor in network.state_dict().items()}

@@ -1,8 +1,9 @@
 """A model ready to restore: by name, by file or by entry of the workflow."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from frcore.degrade.recipes import Recipe
 from frcore.faces.batch import sides_of
 from frcore.frozen.guide import build, load_guide
 from frcore.io import checkpoint
-from frcore.io.assets import present
+from frcore.io.assets import AssetError, present
 from frcore.io.cards import differences, find_weights, places_of
 from frcore.registry import METHODS, load_method, nearest
 
@@ -94,6 +95,9 @@ def load_model(
         named = {role: settings.get(role) for role in METHODS[method].helpers}
     else:
         card = checkpoint.read_card(path)
+        if card["method"] not in METHODS:
+            known = nearest(card["method"], METHODS)
+            raise RestoreError(f"{path}: unknown method {card['method']!r} {known}")
         named = {
             role: card.get("helpers", {}).get(role) for role in METHODS[card["method"]].helpers
         }
@@ -142,8 +146,11 @@ def assemble(
     elif METHODS[method].trained:
         raise RestoreError(f"method {method} is trained and needs a weights file")
     settings = load_settings(module.Settings, card["settings"], where)
-    model = build(module, settings)
+    with _told(path or f"models.{name}"):
+        model = build(module, settings)
     if path is not None:
+        if "model" not in networks:
+            raise checkpoint.WeightsError(f"{path} holds no network called model")
         checkpoint.load_strict(model, networks["model"], str(path))
     wanted = METHODS[method].parts(settings.model_dump(), training=False)
     there = (present("resources") if assets is None else assets) if wanted else {}
@@ -151,7 +158,8 @@ def assemble(
         if asset not in there:
             get = f"`frcore weights fetch {asset}`"
             raise RestoreError(f"{name} needs the pretrained part {part}: {get}")
-    guide = load_guide(method, settings, helpers, there, device)
+    with _told(", ".join(map(str, helpers.values())) or name):
+        guide = load_guide(method, settings, helpers, there, device)
     card = {**card, "name": name, "settings": settings.model_dump()}
     digest = hashlib.sha256(json.dumps(card, sort_keys=True, default=list).encode())
     for file in (path, *helpers.values(), *(there[asset] for asset in wanted.values())):
@@ -159,6 +167,18 @@ def assemble(
     model.to(device).eval().requires_grad_(False)
     path = None if path is None else Path(path)
     return Restorer(name, module, model, device, card, digest.hexdigest(), guide, path, recipe)
+
+
+@contextlib.contextmanager
+def _told(source) -> Iterator[None]:
+    """Whatever parts from foreign files raise becomes a WeightsError of one line with `source`."""
+    try:
+        yield
+    except (RestoreError, checkpoint.WeightsError, ConfigError, AssetError, OSError):
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise checkpoint.WeightsError(f"{source}: no network can be made of it: {words}") from error
 
 
 def load_entry(
