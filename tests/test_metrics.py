@@ -3,6 +3,7 @@
 import csv
 import functools
 import inspect
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from frcore.frozen import features as feature_nets
 from frcore.frozen import identity
 from frcore.frozen.torchvision_cpu import import_torchvision
 from frcore.io.images import to_float, to_uint8, write_image
-from frcore.metrics import fidelity, nets, noreference, score, sets, stage
+from frcore.metrics import fidelity, nets, noreference, parts, score, sets, stage
 from frcore.metrics import identity as semantics
 from frcore.metrics import lpips as perception
 from frcore.registry import metrics as registry_metrics
@@ -758,7 +759,7 @@ def test_descriptors_are_computed_once_a_frame(monkeypatch):
     net, seen = identity.Identity(), []
     torch.manual_seed(0)
     for parameter in net.parameters():
-        parameter.data.normal_(0, 0.05)
+        parameter.data.normal_(0, 0.04)  # descriptors of about 1
     frames = torch.rand(3, 3, 64, 64)
     expected = net.descriptors(frames)
     own = net.descriptors
@@ -882,6 +883,94 @@ def test_features_that_are_kept_are_few():
         distance(images, images)
         assert distance._bytes() <= distance.KEPT_BYTES
     assert len(distance.known) == 3
+
+
+# ---- batches are bounded by pixels ----
+
+
+@pytest.mark.parametrize(
+    ("n", "pixels", "sizes"), [(7, 10, [3, 3, 1]), (2, 99, [1, 1]), (2, 1, [2])]
+)
+def test_slices_hold_as_many_images_as_the_limit_allows(n, pixels, sizes):
+    found = [range(n)[part] for part in parts.slices(n, pixels, 30)]
+    assert [len(part) for part in found] == sizes
+    assert [place for part in found for place in part] == list(range(n))
+
+
+def test_a_function_in_parts_is_the_function(monkeypatch):
+    seen = []
+
+    def function(x, y):
+        seen.append(len(x))
+        return (x + 2 * y).sum((1, 2, 3))
+
+    x, y = torch.rand(5, 3, 8, 9), torch.rand(5, 3, 8, 9)
+    assert torch.equal(parts.in_parts(function, 2 * 8 * 9, x, y), function(x, y))
+    assert seen == [2, 2, 1, 5]
+    with pytest.raises(ValueError, match=r"differ in length: \[5, 4\]"):
+        parts.in_parts(function, 100, x, y[:4])
+
+
+class Seeing(Counting):
+    """Writes down the shapes that it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def features(self, images):
+        self.shapes.append(tuple(images.shape))
+        return super().features(images)
+
+    def forward(self, images):
+        self.shapes.append(tuple(images.shape))
+        return images.mean((2, 3))
+
+    def descriptors(self, images, scale, shift):
+        return self(images)
+
+
+@pytest.mark.parametrize("side", [24, 48, 300, 520])
+def test_nets_see_few_pixels_at_a_time_whatever_the_number_and_size_of_images(side):
+    restored, truth = random_pairs(5 if side > 100 else 60, side, side)
+    net, ids = Seeing(), list(map(str, range(len(truth))))
+    used = {"stlpips_vgg": perception.Compared(net), "dlib_resnet": net, "mobilenet_v2": net}
+    rows = score.score_images(restored, truth, ids, ["stlpips_vgg"], used)
+    assert all(n * side * side <= perception.PIXELS or n == 1 for n, *_ in net.shapes)
+    wanted = 3 * (restored - truth).abs().mean((1, 2, 3))
+    assert [row["value"] for row in rows] == pytest.approx(wanted.tolist(), rel=1e-5)
+    net.shapes.clear()
+    names = ["kid_mobilenetv2", "iprecision_dlib_k4"]
+    found = score.set_features(restored, names, used)
+    assert {name: len(values) for name, values in found.items()} == {
+        "mobilenet_v2": len(ids),
+        "dlib_resnet": len(ids),
+    }
+    assert all(n <= 16 and (n * side**2 <= score.PIXELS or n == 1) for n, *_ in net.shapes)
+    assert sum(n for n, *_ in net.shapes) == 2 * len(ids)
+
+
+def test_all_metrics_share_one_conversion(monkeypatch, own_metrics):
+    """Of 21 images of any float values: tensors and bytes are those of the PNG, made once."""
+    images = torch.rand(21, 3, 40, 44, generator=torch.Generator().manual_seed(0))
+    made, seen = [], []
+    monkeypatch.setattr(score, "to_bytes", lambda x: made.append(len(x)) or fidelity.to_bytes(x))
+
+    def measure(restored, truth, stored):
+        seen.append((restored, stored[0]))
+        return fidelity.psnr_rgb(restored, truth, stored)
+
+    monkeypatch.setattr(score, "load_metric", lambda name: measure)
+    rows = score.score_images(images, images.flip(0), list(map(str, range(21))), FIDELITY[:4], {})
+    assert made == [16, 16, 5, 5]
+    stored = to_uint8(images)
+    wanted = fidelity.psnr_rgb(to_float(stored), to_float(stored[::-1].copy()))
+    assert [row["value"] for row in rows] == wanted.tolist() * 4
+    for start, found in ((0, seen[0]), (16, seen[4])):
+        part = stored[start : start + 16]
+        assert torch.equal(found[0], to_float(part))
+        assert (found[1] == part.transpose(0, 3, 1, 2)).all()
+    assert all(a is b for (a, _), (b, _) in itertools.pairwise(seen[:4]))
 
 
 def test_parts_of_a_set_are_by_pixels():

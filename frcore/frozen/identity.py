@@ -163,18 +163,6 @@ def _read_body(reader: _Reader) -> tuple[str, dict]:
 # ---- the network ----
 
 
-class _Affine(nn.Module):
-    """x * gamma + beta, one pair a channel: what is left of a trained batch normalisation."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x):
-        return x * self.gamma[:, None, None] + self.beta[:, None, None]
-
-
 class _Block(nn.Module):
     """Residual block; a `down` block halves the size of both branches."""
 
@@ -183,13 +171,10 @@ class _Block(nn.Module):
         self.down = down
         # dlib pads its convolutions only at stride 1
         self.conv1 = nn.Conv2d(c_in, c_out, 3, 2 if down else 1, 0 if down else 1)
-        self.affine1 = _Affine(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1)
-        self.affine2 = _Affine(c_out)
 
     def forward(self, x):
-        y = torch.relu(self.affine1(self.conv1(x)))
-        y = self.affine2(self.conv2(y))
+        y = self.conv2(torch.relu(self.conv1(x)))
         if self.down:
             x = F.avg_pool2d(x, 2)
         return torch.relu(_add(x, y))
@@ -213,7 +198,6 @@ class Identity(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(3), persistent=False)
         self.stem = nn.Conv2d(3, 32, 7, 2, 0)
-        self.stem_affine = _Affine(32)
         blocks = []
         c_in = 32
         for channels, n_blocks, down in _LEVELS:
@@ -235,7 +219,8 @@ class Identity(nn.Module):
                 f"expected N x 3 x {CHIP_SIDE} x {CHIP_SIDE}, got {tuple(chips.shape)}"
             )
         x = (chips * 255 - self.mean[:, None, None]) / 256
-        x = torch.relu(self.stem_affine(self.stem(x)))
+        x = x.contiguous(memory_format=torch.channels_last)  # 1.15 times as fast
+        x = torch.relu(self.stem(x))
         x = F.max_pool2d(x, 3, 2)
         for block in self.blocks:
             x = block(x)
@@ -288,10 +273,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Identity:
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not dlib's face recognition ResNet: {error}") from None
     net = Identity()
-    modules: list = [net.stem, net.stem_affine]
+    convolutions: list = [net.stem]
     kinds = ["mean", "conv", "affine", "relu", "max_pool"]
     for block in net.blocks:
-        modules += [block.conv1, block.affine1, block.conv2, block.affine2]
+        convolutions += [block.conv1, block.conv2]
         kinds += ["conv", "affine", "relu", "conv", "affine"]
         kinds += ["avg_pool", "add_prev", "relu"] if block.down else ["add_prev", "relu"]
     kinds += ["avg_pool", "fc"]
@@ -300,18 +285,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Identity:
         raise ValueError(f"{path}: another order of layers: expected {kinds}, got {found}")
     net.mean.copy_(layers[0][1]["mean"])
     net.head.weight.copy_(layers[-1][1]["weight"])
-    with_parameters = [params for kind, params in layers if kind in ("conv", "affine")]
-    for module, params in zip(modules, with_parameters, strict=True):
-        if isinstance(module, nn.Conv2d):
-            ours = (*module.kernel_size, *module.stride, *module.padding)
-            if ours != params["geometry"] or module.weight.shape != params["weight"].shape:
-                raise ValueError(f"{path}: a convolution is {params['geometry']}, expected {ours}")
-            module.weight.copy_(params["weight"])
-            module.bias.copy_(params["bias"])
-        else:
-            module.gamma.copy_(params["gamma"])
-            module.beta.copy_(params["beta"])
-    return net.to(device)
+    parts = {kind: [params for k, params in layers if k == kind] for kind in ("conv", "affine")}
+    for conv, params, affine in zip(convolutions, parts["conv"], parts["affine"], strict=True):
+        ours = (*conv.kernel_size, *conv.stride, *conv.padding)
+        if ours != params["geometry"] or conv.weight.shape != params["weight"].shape:
+            raise ValueError(f"{path}: a convolution is {params['geometry']}, expected {ours}")
+        # x * gamma + beta, what is left of a batch normalisation, becomes part of the convolution
+        conv.weight.copy_(params["weight"] * affine["gamma"][:, None, None, None])
+        conv.bias.copy_(params["bias"] * affine["gamma"] + affine["beta"])
+    return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 # ---- face chips ----

@@ -7,8 +7,9 @@ that. A function gets what the names of its parameters ask for.
     @metric("psnr_rgb", title="PSNR (RGB)", higher_is_better=True, unit="dB", what="...")
     def psnr_rgb(restored, truth): ...
 
-`metric`: a value an image. Of restored, truth (N x 3 x H x W in [0, 1], rounded to 8 bits), net
-(that of the row's first asset), crop_scale and crop_shift (of the alignment) -> N numbers.
+`metric`: a value an image. Of restored, truth (N x 3 x H x W in [0, 1], rounded to 8 bits), stored
+(both as uint8 N x 3 x H x W, None without truth), net (that of the row's first asset), crop_scale
+and crop_shift (of the alignment) -> N numbers.
 
 `set_metric`: a value for a set. Of restored and truth (frcore.metrics.sets.Restored and Truth: what
 `features` made of the two sets), seed and n_draws -> a number, whose interval is then drawn from

@@ -22,8 +22,10 @@ from frcore.frozen.faceres import FaceRes
 from frcore.frozen.identity import Identity
 from frcore.io.images import check_images
 from frcore.metrics import metric, set_metric
+from frcore.metrics.parts import in_parts
 from frcore.metrics.sets import NoValue, Restored, SetScore, Truth, mean_interval
 
+TOGETHER = 16  # faces that a net sees at a time
 BLOCK = 256  # rows of a matrix of distances that are in memory at a time
 
 
@@ -103,7 +105,7 @@ def id_dlib_distance(
     return np.sqrt(np.square(a - b).sum(1))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _descriptors(restored, truth, net, crop_scale, crop_shift) -> tuple[np.ndarray, np.ndarray]:
     check_images(restored, "restored")
     check_images(truth, "truth")
@@ -111,9 +113,13 @@ def _descriptors(restored, truth, net, crop_scale, crop_shift) -> tuple[np.ndarr
         raise ValueError(
             f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
         )
-    a = net.descriptors(restored, crop_scale, crop_shift)
-    b = net.descriptors(truth, crop_scale, crop_shift)
-    return a.double().cpu().numpy(), b.double().cpu().numpy()
+
+    def found(images: torch.Tensor) -> np.ndarray:
+        limit = TOGETHER * images.shape[2] * images.shape[3]  # a net's chips are of one size
+        parts = in_parts(lambda x: net.descriptors(x, crop_scale, crop_shift), limit, images)
+        return parts.double().cpu().numpy()
+
+    return found(restored), found(truth)
 
 
 # ---- iPrecision and iRecall ----

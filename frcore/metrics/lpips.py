@@ -10,6 +10,7 @@ import hashlib
 import io
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,9 @@ from torch import nn
 from frcore.frozen import imagenet
 from frcore.io.images import check_images
 from frcore.metrics import metric
+from frcore.metrics.parts import in_parts
 
+PIXELS = 16 * 64 * 64  # of images that a net sees at a time
 _LPIPS_NETS = {"alex": "alexnet", "vgg": "vgg16"}  # lpips's word -> torchvision's
 
 
@@ -53,16 +56,19 @@ class PackageLpips(nn.Module):
 
     def __init__(self, net: nn.Module):
         super().__init__()
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
         """N x 3 x H x W in [0, 1] -> output of each part, of unit length a position."""
         from lpips import normalize_tensor
 
-        outputs = self.net.net(self.net.scaling_layer(2 * images - 1))
-        return [normalize_tensor(x) for x in outputs]
+        x = self.net.scaling_layer(2 * images - 1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for part in range(self.net.L):
+            x = getattr(self.net.net, f"slice{part + 1}")(x)
+            yield normalize_tensor(x)
 
-    def between(self, a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+    def between(self, a: Iterable[torch.Tensor], b: Iterable[torch.Tensor]) -> torch.Tensor:
         """Two results of `features` -> N distances."""
         heads = cast(nn.ModuleList, self.net.lins)
         parts = [head((x - y) ** 2).mean((2, 3)) for head, x, y in zip(heads, a, b, strict=True)]
@@ -87,7 +93,7 @@ class Compared(nn.Module):
         pixels = truth.detach().cpu().contiguous().numpy()
         key = (truth.shape, hashlib.sha256(pixels.tobytes()).digest())
         if key not in self.known:
-            self.known[key] = self.net.features(truth)
+            self.known[key] = list(self.net.features(truth))
         self.known.move_to_end(key)
         while len(self.known) > 1 and self._bytes() > self.KEPT_BYTES:
             self.known.popitem(last=False)
@@ -148,7 +154,7 @@ def stlpips_distance(restored: torch.Tensor, truth: torch.Tensor, net: nn.Module
     return _values(net, restored, truth)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _values(distance, restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     check_images(restored, "restored")
     check_images(truth, "truth")
@@ -156,4 +162,5 @@ def _values(distance, restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray
         raise ValueError(
             f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
         )
-    return distance(restored, truth).flatten().double().cpu().numpy()
+    found = in_parts(lambda x, y: distance(x, y).flatten(), PIXELS, restored, truth)
+    return found.double().cpu().numpy()

@@ -15,12 +15,15 @@ import numpy as np
 import torch
 
 from frcore.io.files import atomic_output
-from frcore.io.images import check_images, to_float, to_uint8
+from frcore.io.images import check_images
 from frcore.metrics import intervals, sets
+from frcore.metrics.fidelity import to_bytes
+from frcore.metrics.parts import slices
 from frcore.metrics.sets import NoValue, Restored, SetScore, Truth
 from frcore.registry.metrics import FEATURES, METRICS, load_features, load_metric, load_train
 
 NO_TRUTH = "no ground truth"
+PIXELS = 16 * 256 * 256  # of images together at most; a net that needs less takes them in parts
 
 
 def load_nets(
@@ -75,6 +78,7 @@ def score_images(
     restored, truth: N x 3 x H x W in [0, 1], image for image; truth None where there is none. Both
     are rounded to 8 bits first. value is a float (inf for the PSNR of equal images) or None.
     nets: of `load_nets`. crop_scale, crop_shift: of the alignment, for identity metrics.
+    batch: images together at most; fewer where they are large, and all metrics see the same ones.
     Raises ValueError for unknown or set metrics, other or unequal shapes, ranges or counts.
     """
     for metric in _known(metrics):
@@ -89,37 +93,38 @@ def score_images(
             raise ValueError(
                 f"restored and truth differ in shape: {tuple(restored.shape)}, {tuple(truth.shape)}"
             )
-    rows = []
-    given, true = _Stored(restored), None if truth is None else _Stored(truth)
-    for metric in metrics:
-        row = METRICS[metric]
-        reason = _missing(row, (restored.shape[2], restored.shape[3]), truth is not None, nets)
-        values = [None] * len(ids)
-        if not reason:
-            net, measure = nets[row.assets[0]] if row.assets else None, load_metric(metric)
-            values = []
-            for start in range(0, len(ids), batch):
-                part = slice(start, start + batch)
-                x = given.on(net)[part]
-                y = None if true is None else true.on(net)[part]
-                offered = {
-                    "restored": x,
-                    "truth": y,
-                    "net": net,
-                    "nets": nets,
-                    "crop_scale": crop_scale,
-                    "crop_shift": crop_shift,
-                    **row.arguments,
-                }
-                found = np.asarray(_called(measure, offered), dtype=np.float64)
-                if found.shape != (len(x),):
-                    raise ValueError(f"{metric}: expected {len(x)} values, got shape {found.shape}")
-                values += found.tolist()
-        rows += [
-            {"id": name, "metric": metric, "value": value, "note": reason}
-            for name, value in zip(ids, values, strict=True)
-        ]
-    return rows
+    size = restored.shape[2], restored.shape[3]
+    reasons = {m: _missing(METRICS[m], size, truth is not None, nets) for m in metrics}
+    values: dict[str, list] = {m: [None] * len(ids) if reasons[m] else [] for m in reasons}
+    words = {"nets": nets, "crop_scale": crop_scale, "crop_shift": crop_shift}
+    for part in _batches(restored, batch):
+        given, true = _Stored(restored[part]), None if truth is None else _Stored(truth[part])
+        for metric, reason in reasons.items():
+            if not reason:
+                values[metric] += _measured(metric, given, true, words)
+    return [
+        {"id": name, "metric": metric, "value": value, "note": reasons[metric]}
+        for metric in metrics
+        for name, value in zip(ids, values[metric], strict=True)
+    ]
+
+
+def _measured(metric: str, given: "_Stored", true: "_Stored | None", words: Mapping) -> list[float]:
+    """Values of a batch."""
+    row = METRICS[metric]
+    net = words["nets"][row.assets[0]] if row.assets else None
+    offered = {
+        "restored": given.on(net),
+        "truth": None if true is None else true.on(net),
+        "stored": None if true is None else (given.pixels, true.pixels),
+        "net": net,
+        **words,
+        **row.arguments,
+    }
+    found = np.asarray(_called(load_metric(metric), offered), dtype=np.float64)
+    if found.shape != (len(given.pixels),):
+        raise ValueError(f"{metric}: expected {len(given.pixels)} values, got shape {found.shape}")
+    return found.tolist()
 
 
 def summarise(
@@ -221,22 +226,19 @@ def set_features(
     for part in [images] if isinstance(images, torch.Tensor) else images:
         check_images(part)
         height, width = part.shape[2:]
-        stored = _Stored(part)
+        words = {"nets": nets, "crop_scale": crop_scale, "crop_shift": crop_shift}
+        there = []
         for name in wanted:
             row = FEATURES[name]
             small = min(height, width) < row.min_side or (row.square and height != width)
-            if small or any(asset not in nets for asset in row.assets):
-                continue
-            net, extract = nets[row.assets[0]] if row.assets else None, load_features(name)
-            for start in range(0, len(part), batch):
-                offered = {
-                    "images": stored.on(net)[start : start + batch],
-                    "net": net,
-                    "nets": nets,
-                    "crop_scale": crop_scale,
-                    "crop_shift": crop_shift,
-                }
-                found.setdefault(name, []).append(np.asarray(_called(extract, offered)))
+            if not small and all(asset in nets for asset in row.assets):
+                there.append((name, nets[row.assets[0]] if row.assets else None))
+        for places in _batches(part, batch) if there else ():
+            stored = _Stored(part[places])
+            for name, net in there:
+                offered = {"images": stored.on(net), "net": net, **words}
+                values = np.asarray(_called(load_features(name), offered))
+                found.setdefault(name, []).append(values)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -412,11 +414,21 @@ def _missing(row, size: tuple[int, int], has_truth: bool, nets: Mapping) -> str:
     return ""
 
 
+def _batches(images: torch.Tensor, most: int) -> Iterable[slice]:
+    """Places of images that are measured together: `most` at most, fewer where they are large."""
+    pixels = images.shape[2] * images.shape[3]
+    return slices(len(images), pixels, min(most * pixels, PIXELS))
+
+
 class _Stored:
-    """Images as a PNG of them would be read again, on each device that a net is on; made once."""
+    """Images as a PNG of them would be read again, on each device that a net is on; made once.
+
+    pixels: uint8 N x 3 x H x W.
+    """
 
     def __init__(self, images: torch.Tensor):
-        self.images = to_float(to_uint8(images))
+        self.pixels = to_bytes(images)
+        self.images = torch.from_numpy(self.pixels).float().div_(255)
         self.placed: dict = {}
 
     def on(self, net: object) -> torch.Tensor:
