@@ -72,8 +72,8 @@ def build_shard(
         for photo in photos:
             about = {"photo": photo.photo, "person": photo.person}
             try:
-                image, checksum = kind.read(photo), sources.digest(photo)
-                results = extract_faces(image, dataset, detector)
+                results = _read_faces(kind, photo, dataset, detector)
+                checksum = sources.digest(photo)
             except BadImage as bad:
                 results = [Rejected(bad.reason)]
             except MemoryError:
@@ -92,6 +92,13 @@ def build_shard(
                 write_image(part_dir / f"{key}.png", pixels)
                 about_face = {"id": key, "shard": f"{shard:04d}", **about, **row}
                 faces.writerow(about_face | {"photo_sha256": checksum})
+
+
+def _read_faces(kind, photo, dataset, detector) -> list[tuple[np.ndarray, dict] | Rejected]:
+    """Faces of a photograph, which is gone from memory before the next is read."""
+    if not dataset.aligned and detect.shows_no_face(photo, detector, dataset.enlarge):
+        return [Rejected("no face found")]
+    return extract_faces(kind.read(photo), dataset, detector)
 
 
 def extract_faces(

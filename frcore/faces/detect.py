@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frcore.faces import sources
+from frcore.io.decode import BadImage
+from frcore.io.glance import glance
+
 LANDMARKS_FILE = "dlib_68/shape_predictor_68_face_landmarks.dat"
 MMOD_FILE = "dlib_mmod/mmod_human_face_detector.dat"
 MAX_SIDE = 1600  # px; larger photographs are reduced to it before `enlarge`
@@ -88,6 +92,19 @@ def find_faces(image: Image.Image, detector: Detector, enlarge: int = 1) -> list
         landmarks = _landmarks(image, pixels, scale, rectangle, box, detector, enlarge)
         faces.append(Face(tuple(box.tolist()), float(score), landmarks))
     return sorted(faces, key=lambda face: face.box)
+
+
+def shows_no_face(photo: sources.Photo, detector: Detector, enlarge: int = 1) -> bool:
+    """Whether a large photograph shows no face: seen without reading it as a whole.
+
+    False for any other photograph, and for one that cannot be read.
+    """
+    try:
+        sources.check(photo)
+    except BadImage:
+        return False
+    view = glance(photo.path, MAX_SIDE)
+    return view is not None and not find_faces(view, detector, enlarge)
 
 
 def _detect(detector, pixels):

@@ -158,7 +158,7 @@ def _decode(source: Path | IO[bytes], tags: bool) -> Picture:
             exif = _exif_of(opened, notes) if tags else b""
             white = _declared_white(opened)
             opened.load()
-            image = _turned(opened)
+            image = turned(opened)
             if deep or image.mode.startswith(("I", "F")):
                 notes.append("more than 8 bit: written as 8-bit")
             picture = _in_eight_bits(image, white, notes)
@@ -175,7 +175,7 @@ def _several(opened: Image.Image) -> bool:
         return True
 
 
-def _turned(opened: Image.Image) -> Image.Image:
+def turned(opened: Image.Image) -> Image.Image:
     """The pixels as the orientation tag wants them seen. Other tags are not looked at."""
     try:
         turn = _TURNS.get(opened.getexif().get(0x0112))  # type: ignore[arg-type]

@@ -25,18 +25,16 @@ def keep_apart(given: Path, outputs: Iterable[Path], read: Iterable[Path] = ()) 
     which folders are met on the way up.
     """
     for out in outputs:
-        if given.is_dir():
-            if _lies_in(out, given):
-                same = _lies_in(given, out)
-                where = "is the input itself" if same else f"lies in {given}"
-                raise ValueError(f"{out} {where}: results would be taken for photographs")
-            for folder in read:
-                if _lies_in(out, folder):
-                    raise ValueError(f"{out} lies in {folder}, which {given} leads to by a link")
-                if _lies_in(folder, out):
-                    raise ValueError(f"{out} holds {folder}, which {given} leads to by a link")
+        if given.is_dir() and _lies_in(out, given):
+            same = _lies_in(given, out)
+            where = "is the input itself" if same else f"lies in {given}"
+            raise ValueError(f"{out} {where}: results would be taken for photographs")
         if _lies_in(given, out):
             raise ValueError(f"{out} holds the input {given} itself: choose another folder")
+        for folder in read:
+            if _lies_in(out, folder) or _lies_in(folder, out):
+                raise ValueError(f"{given} leads to {folder} by a link, which {out} touches: "
+                                 "choose another folder")  # fmt: skip
 
 
 def _lies_in(inner: Path, outer: Path) -> bool:

@@ -163,7 +163,9 @@ def restore_photos(
     ) as bar:
         for start in range(0, len(todo), batch):
             chunk = todo[start : start + batch]
-            found = {item.id: _prepare(item, restorer, options, detector) for item, _ in chunk}
+            found = {
+                item.id: _prepare(item, places, restorer, options, detector) for item, _ in chunk
+            }
             jobs = [
                 (name, job)
                 for name, made in found.items()
@@ -207,6 +209,7 @@ class _Places:
 
     out_dir: Path
     targets: dict[str, list[Target]]
+    refused: dict[str, str]  # {id: why a photograph has no place}
     inputs: set[tuple[int, int]]
     overwrite: bool
 
@@ -215,13 +218,13 @@ def _places(photos: Path, out_dir: Path, listing, samples: int, overwrite: bool)
     """Raises ValueError where results and photographs would be in each other's way."""
     linked = {item.path.parent for item in listing} if photos.is_dir() else set()
     keep_apart(photos, (out_dir, out_dir / "faces", out_dir / ".done"), linked)
-    targets = plan_targets(listing, out_dir, samples)
+    targets, refused = plan_targets(listing, out_dir, samples)
     inputs = set()
     for item in listing:
         with contextlib.suppress(OSError):
             status = item.path.stat()
             inputs.add((status.st_dev, status.st_ino))
-    return _Places(out_dir, targets, inputs, overwrite)
+    return _Places(out_dir, targets, refused, inputs, overwrite)
 
 
 def _detector(kind: str, assets):
@@ -274,11 +277,15 @@ def _find(photo: Opened, restorer, options, detector) -> list[_Job]:
     return jobs
 
 
-def _prepare(item, restorer, options, detector) -> list[_Job] | str:
+def _prepare(item, places: _Places, restorer, options, detector) -> list[_Job] | str:
     """Faces of a file, or why it cannot be used. The photograph itself is read again for pasting,
     so that a batch holds faces only."""
+    if item.id in places.refused:
+        return places.refused[item.id]
     try:
         sources.check(item)
+        if detector is not None and detect.shows_no_face(item, detector, options.enlarge):
+            return "no face found"
         jobs = _find(open_photo(item.path), restorer, options, detector)
     except BadImage as bad:
         return bad.reason

@@ -43,33 +43,32 @@ class Target:
 
 def plan_targets(
     listing: Sequence[sources.Photo], out_dir: Path, samples: int
-) -> dict[str, list[Target]]:
-    """{id: where the restored photographs go, one a sample}.
+) -> tuple[dict[str, list[Target]], dict[str, str]]:
+    """{id: where the restored photographs go, one a sample}, {id: why a photograph is refused}.
 
-    Raises ValueError where two photographs would be one file, or one a picture of a face.
+    Refused are two photographs that would be one file, and those in the place of other results.
     """
     fold = _folding(out_dir)
     named = {item.id: _names_of(item, samples) for item in listing}
-    whose: dict[str, sources.Photo] = {}
-    for item in filter(_may_be_read, listing):
-        for name in named[item.id]:
-            other = whose.setdefault(fold(name.as_posix()), item)
-            if other is not item:
-                raise ValueError(
-                    f"{other.photo} and {item.photo} would both be written to {name.as_posix()}: "
-                    "rename one, or restore them into two folders"
-                )
+    photos = {item.id: item.photo for item in listing}
+    whose: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    readable = [item.id for item in listing if _may_be_read(item)]
+    for own in readable:
+        for name in named[own]:
+            other = whose.setdefault(fold(name.as_posix()), own)
+            if other != own:
+                both = f"{photos[other]} and {photos[own]} would both be written to {name}"
+                refused |= dict.fromkeys((own, other), f"{both}: rename one, or choose two folders")
             face = _FACE.fullmatch(name.as_posix())
             if (face and face[1] in named) or name.parts[0] == "restored.csv":
-                raise ValueError(f"{item.photo} would be in the place of another result: rename it")
-    for item in filter(_may_be_read, listing):
-        for folder in (folder for name in named[item.id] for folder in name.parents):
-            other = whose.get(fold(folder.as_posix()), item)
-            if other is not item:
-                raise ValueError(
-                    f"{other.photo} would be written to {folder.as_posix()}, which {item.photo} "
-                    "needs as a folder: rename one, or restore them into two folders"
-                )
+                refused[own] = f"{name} is the name of another result: rename the photograph"
+    for own in readable:
+        for folder in (folder for name in named[own] for folder in name.parents):
+            other = whose.get(fold(folder.as_posix()), own)
+            if other != own:
+                both = f"{photos[other]} would be written to {folder}, the folder of {photos[own]}"
+                refused |= dict.fromkeys((own, other), f"{both}: rename one, or choose two folders")
     found: dict[str, list[Target]] = {}
     for item in listing:
         found[item.id] = []
@@ -78,7 +77,7 @@ def plan_targets(
             if fold(instead.as_posix()) in whose or _is_long(instead):
                 instead = name.with_name(f"{item.id}_{k}.png")
             found[item.id].append(Target(out_dir / name, out_dir / instead))
-    return found
+    return found, refused
 
 
 def _may_be_read(item: sources.Photo) -> bool:
