@@ -476,6 +476,23 @@ def test_asymmetric_fit_recovers_what_was_drawn():
     assert np.isfinite(noreference._fit_asymmetric(np.zeros(10))).all()
 
 
+def test_niqe_features_of_a_block_are_its_own():
+    """Whatever stands beside it in the batch; more images than are worked on at a time."""
+    images, _ = random_pairs(20, 64, 80)
+    images[3, :, :32, :32] = 0.5  # a constant block
+    together = noreference.block_features(images)
+    assert together.shape == (20, 4, 36) and len(images) * 64 * 80 > noreference.PIXELS
+    for i in (0, 3, 17):
+        alone = noreference.block_features(images[i : i + 1])
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-9, atol=1e-12)
+    # three fits one after the other are those of all three
+    drawn = np.random.default_rng(0).laplace(size=(3, 4, 100))
+    found = np.array(noreference._fit_asymmetric(drawn))
+    alone = np.array([noreference._fit_asymmetric(row) for row in drawn.reshape(12, 100)])
+    np.testing.assert_allclose(found.reshape(4, 12), alone.T, rtol=1e-12)
+    assert len(set(found[0].ravel())) > 6
+
+
 def test_niqe_refit_orders_blur_and_noise(resources):
     from scipy.ndimage import gaussian_filter
 

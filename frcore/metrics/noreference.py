@@ -10,7 +10,7 @@ Blocks of 96 px do not fit into small faces, and enlarging turns the order of sc
 faces get better ones). `niqe_refit32` takes 32 px blocks, a model fitted on training faces, and
 pools the blocks of a whole set, because one small image has too few for a covariance.
 
-N batch, H height, W width, B blocks of an image.
+N batch, H height, W width, B blocks of an image, T tiles: blocks of several images, S x S pixels.
 """
 
 from pathlib import Path
@@ -25,10 +25,12 @@ from scipy.special import gamma
 from frcore.io.images import check_images, to_uint8
 from frcore.metrics import features, metric, set_metric
 from frcore.metrics.fidelity import luma
+from frcore.metrics.parts import slices
 from frcore.metrics.sets import NoValue, Restored, SetScore, Truth, around, redraw
 
 BLOCK = 96  # pixels, of the published model
 REFIT_BLOCK = 32
+PIXELS = 16 * 64 * 64  # of images that are worked on at a time
 N_FEATURES = 36
 # The published model was fitted with the left scale in place of the right one on both diagonals:
 # these four repeat their neighbours, and dropping them is what its pseudo-inverse amounts to.
@@ -41,7 +43,8 @@ _HALF_WINDOW = np.exp(
 _WINDOW = np.concatenate([_HALF_WINDOW[:0:-1], _HALF_WINDOW])
 _WINDOW /= _HALF_WINDOW[0] + 2 * _HALF_WINDOW[1] + 2 * _HALF_WINDOW[2] + 2 * _HALF_WINDOW[3]
 _SHAPES = np.arange(0.2, 10, 0.001)
-_SHAPE_RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
+_SHAPE_RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))  # ascending
+_MIDDLES = (_SHAPE_RATIOS[1:] + _SHAPE_RATIOS[:-1]) / 2
 
 Model = tuple[np.ndarray, np.ndarray]  # mean and covariance of good blocks
 
@@ -101,7 +104,8 @@ def block_features(images: torch.Tensor, block: int = REFIT_BLOCK) -> np.ndarray
     check_images(images)
     if block % 2 or min(images.shape[2:]) < block:
         raise ValueError(f"block must be even and fit, got {block} in {tuple(images.shape[2:])}")
-    return np.stack([_blocks_of(luma(pixels)[..., 0], block) for pixels in to_uint8(images)])
+    parts = slices(len(images), images.shape[2] * images.shape[3], PIXELS)
+    return np.concatenate([_blocks_of(to_uint8(images[part]), block) for part in parts])
 
 
 def fit_niqe(images: torch.Tensor, block: int = REFIT_BLOCK) -> Model:
@@ -180,63 +184,69 @@ def _mahalanobis(mean: np.ndarray, cov: np.ndarray, model: Model) -> float:
     return float(np.sqrt(max(float(difference @ solved), 0.0)))
 
 
-def _blocks_of(grey: np.ndarray, block: int) -> np.ndarray:
-    """H x W luma -> B x 36, block after block along the rows."""
-    rows, columns = grey.shape[0] // block, grey.shape[1] // block
-    grey = grey[: rows * block, : columns * block].astype(np.float32)
-    half = Image.fromarray(grey).resize(
-        (grey.shape[1] // 2, grey.shape[0] // 2), Image.Resampling.BICUBIC
-    )
+def _blocks_of(pixels: np.ndarray, block: int) -> np.ndarray:
+    """uint8 N x H x W x 3 -> N x B x 36, block after block along the rows."""
+    rows, columns = pixels.shape[1] // block, pixels.shape[2] // block
+    pixels = pixels[:, : rows * block, : columns * block]
+    greys = np.stack([luma(image)[..., 0] for image in pixels]).astype(np.float32)
+    half = greys.shape[2] // 2, greys.shape[1] // 2
+    halves = [Image.fromarray(grey).resize(half, Image.Resampling.BICUBIC) for grey in greys]
     scales = []
-    for image, side in ((grey, block), (np.asarray(half), block // 2)):
-        normal = _normalised(image)
-        tiles = normal.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
-        scales.append([_subband_features(tile) for tile in tiles])
-    return np.concatenate(scales, axis=1)
+    for images, side in ((greys, block), (np.stack([*map(np.asarray, halves)]), block // 2)):
+        normal = _normalised(images).reshape(-1, rows, side, columns, side)
+        tiles = normal.swapaxes(2, 3).reshape(-1, side, side)
+        scales.append(_subband_features(tiles).reshape(len(pixels), rows * columns, -1))
+    return np.concatenate(scales, axis=2)
 
 
-def _normalised(image: np.ndarray) -> np.ndarray:
-    """Eq. 1: (I - local mean) / (local deviation + 1), zeros outside the image.
+def _normalised(images: np.ndarray) -> np.ndarray:
+    """Eq. 1: (I - local mean) / (local deviation + 1), zeros outside the image; N x H x W.
 
     All in float32, although flat areas lose digits: the reference's scores are made so, and float64
     moves the score of a photograph with flat areas by up to 0.06, its window alone by 0.008.
     """
 
     def blur(x):
-        return correlate1d(correlate1d(x, _WINDOW, 0, mode="constant"), _WINDOW, 1, mode="constant")
+        return correlate1d(correlate1d(x, _WINDOW, 1, mode="constant"), _WINDOW, 2, mode="constant")
 
-    mean = blur(image)
-    deviation = np.sqrt(np.abs(blur(image * image) - mean * mean))
-    return (image - mean) / (deviation + 1)
+    mean = blur(images)
+    deviation = np.sqrt(np.abs(blur(images * images) - mean * mean))
+    return (images - mean) / (deviation + 1)
 
 
-def _subband_features(tile: np.ndarray) -> list[float]:
-    """One normalised block -> 18 numbers: its own shape and scale, then four of each neighbour."""
-    shape, _, left, right = _fit_asymmetric(tile)
+def _subband_features(tiles: np.ndarray) -> np.ndarray:
+    """Normalised blocks T x S x S -> T x 18: own shape and scale, then four of each neighbour."""
+    shape, _, left, right = _fit_asymmetric(tiles.reshape(len(tiles), -1))
     features = [shape, (left + right) / 2]
     # products with the neighbour to the left, above, and on the two diagonals; blocks wrap around
     for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        features += _fit_asymmetric(tile * np.roll(tile, step, axis=(0, 1)))
-    return features
+        products = tiles * np.roll(tiles, step, axis=(1, 2))
+        features += _fit_asymmetric(products.reshape(len(tiles), -1))
+    return np.stack(features, axis=1)
 
 
-def _fit_asymmetric(x: np.ndarray) -> list[float]:
+def _fit_asymmetric(x: np.ndarray) -> list[np.ndarray]:
     """Asymmetric generalised Gaussian by moments: shape, mean, left scale, right scale.
 
+    x: ... x P values, of which each row is fitted -> four of ...
     Lasmar, Stitou, Berthoumieu, ICIP 2009; the shape to 0.001 as in the reference.
     """
-    squares = x * x
-    negative = x < 0
-    left = np.sqrt(squares[negative].mean()) if negative.any() else 0.0
-    right = np.sqrt(squares[~negative].mean()) if not negative.all() else 0.0
-    ratio = left / right if right else np.inf
-    power = squares.mean()
-    if not power or not np.isfinite(ratio):
-        # a constant block: the limit of the formulas below
-        return [float(_SHAPES[-1]), 0.0, 0.0, 0.0]
-    kurtosis = np.abs(x).mean() ** 2 / power
+    squares, negative = x * x, x < 0
+    n_left = negative.sum(-1)
+    sum_left, sum_right = (
+        np.where(w, squares, 0).sum(-1, np.float64) for w in (negative, ~negative)
+    )
+    left = np.sqrt(sum_left / np.maximum(n_left, 1))
+    right = np.sqrt(sum_right / np.maximum(x.shape[-1] - n_left, 1))
+    power = squares.mean(-1, dtype=np.float64)
+    constant = (right == 0) | (power == 0)  # then the limit of the formulas
+    left, right, power = (np.where(constant, 1, part) for part in (left, right, power))
+    ratio = left / right
+    kurtosis = np.abs(x).mean(-1, dtype=np.float64) ** 2 / power
     wanted = kurtosis * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    shape = _SHAPES[np.argmin((_SHAPE_RATIOS - wanted) ** 2)]
+    shape = _SHAPES[np.searchsorted(_MIDDLES, wanted)]
     scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     mean = (right - left) * scale * gamma(2 / shape) / gamma(1 / shape)
-    return [float(shape), float(mean), float(left * scale), float(right * scale)]
+    found = (shape, mean, left * scale, right * scale)
+    limits = (_SHAPES[-1], 0.0, 0.0, 0.0)
+    return [np.where(constant, limit, part) for limit, part in zip(limits, found)]
