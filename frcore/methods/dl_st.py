@@ -27,13 +27,27 @@ Images of the network are in [-1, 1].
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.config.types import (
+    Betas,
+    Count,
+    Different,
+    Entry,
+    Rate,
+    SameAs,
+    Share,
+    Side,
+    Weight,
+    Width,
+    at_least_one_channel,
+)
 from frcore.faces.batch import Faces
 from frcore.nets.adversary import Adversary
 from frcore.nets.losses import descend, identity_of, perceptual_of
@@ -65,27 +79,37 @@ SLOPE = 0.2  # of leaky ReLUs
 class Settings(Strict):
     """Defaults are a 64 px version of medium width; w_dim, c_base and c_max are the prior's."""
 
-    size: int = 64
-    w_dim: int = 512
-    c_base: int = 16384  # channels of the decoder at side r: min(c_base / r, c_max)
-    c_max: int = 256
-    encoder_base: int = 16384  # the same for the encoder
-    encoder_max: int = 256
-    skip_sides: tuple[int, ...] | None = None  # None: 4, 8, ... R/2
+    size: Annotated[Side, SameAs("prior")] = 64
+    w_dim: Annotated[Width, SameAs("prior")] = 512
+    # channels of the decoder at side r: min(c_base / r, c_max)
+    c_base: Annotated[Width, SameAs("prior")] = 16384
+    c_max: Annotated[Width, SameAs("prior")] = 256
+    encoder_base: Width = 16384  # the same for the encoder
+    encoder_max: Width = 256
+    skip_sides: Different[tuple[int, ...]] | None = None  # None: 4, 8, ... R/2
     attention: bool = True  # Table 4; False leaves the residual parts
-    prior: str | None = None  # entry of `models:`, a trained StyleGAN2 with its discriminator
+    # entry of `models:`, a trained StyleGAN2 with its discriminator
+    prior: Annotated[str | None, Entry("prior")] = None
     perceptual: Literal["vgg16", "mobilenet_v2"] = "vgg16"
-    pixel_weight: float = 1.0  # alpha
-    perceptual_weight: float = 0.02  # beta
-    adversarial_weight: float = 0.02  # gamma
-    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
-    learning_rate: float = 5e-5  # of encoder, skip layers and discriminator
-    decoder_rate: float = 0.1  # the decoder's, as a part of it
-    least_rate: float = 1e-7  # at the end of a period
-    restart_images: int = 440_000  # images in a period of the learning rate
-    betas: tuple[float, float] = (0.5, 0.99)
-    r1_gamma_weight: float = 10.0  # gamma of R1
-    r1_every: int = 16  # steps
+    pixel_weight: Weight = 1.0  # alpha
+    perceptual_weight: Weight = 0.02  # beta
+    adversarial_weight: Weight = 0.02  # gamma
+    identity_weight: Weight = 0.0  # own addition: squared distance of dlib's descriptors
+    learning_rate: Rate = 5e-5  # of encoder, skip layers and discriminator
+    decoder_rate: Share = 0.1  # the decoder's, as a part of it
+    least_rate: Share = 1e-7  # at the end of a period
+    restart_images: Count = 440_000  # images in a period of the learning rate
+    betas: Betas = (0.5, 0.99)
+    r1_gamma_weight: Weight = 10.0  # gamma of R1
+    r1_every: Count = 16  # steps
+
+    @model_validator(mode="after")
+    def _fits(self):
+        known = [2**i for i in range(2, self.size.bit_length() - 1)]  # 4 ... R/2
+        wrong = [side for side in self.skip_sides or () if side not in known]
+        if wrong:
+            raise ValueError(f"skip_sides: no features of side {wrong}, expected some of {known}")
+        return at_least_one_channel(self, "c_base", "encoder_base")
 
 
 PAPER = {

@@ -23,13 +23,27 @@ N batch, R side, D length of z and w. Images of the networks are in [-1, 1].
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.config.types import (
+    Betas,
+    Count,
+    Depth,
+    Entry,
+    Rate,
+    SameAs,
+    Side,
+    Weight,
+    Whole,
+    Width,
+    at_least_one_channel,
+)
 from frcore.nets.adversary import Adversary
 from frcore.nets.augment import mirrored, shift
 from frcore.nets.losses import descend, perceptual_of
@@ -56,25 +70,35 @@ PERCEPTUAL_SIDE = 0  # phi sees them as small as they are
 class Settings(Strict):
     """Defaults are the paper's weights and rates; size to c_max are those of the prior."""
 
-    size: int = 64
-    w_dim: int = 512
-    mapping_layers: int = 8
-    c_base: int = 32768
-    c_max: int = 512
-    prior: str | None = None  # entry of `models:`, a trained StyleGAN2 with its discriminator
+    size: Annotated[Side, SameAs("prior")] = 64
+    w_dim: Annotated[Width, SameAs("prior")] = 512
+    mapping_layers: Annotated[Depth, SameAs("prior")] = 8
+    c_base: Annotated[Width, SameAs("prior")] = 32768
+    c_max: Annotated[Width, SameAs("prior")] = 512
+    # entry of `models:`, a trained StyleGAN2 with its discriminator
+    prior: Annotated[str | None, Entry("prior")] = None
     perceptual: Literal["vgg16", "vgg19", "mobilenet_v2"] = "vgg16"
-    pixel_weight: float = 1.0  # alpha
-    perceptual_weight: float = 0.02  # beta
-    adversarial_weight: float = 0.01  # gamma
-    adversarial_from: int = 0  # images seen before which the discriminator learns alone
-    frozen_blocks: int = 1  # of the discriminator, with its fromRGB; 0: all of it learns
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.0, 0.9)
-    r1_gamma_weight: float = 10.0  # gamma of R1
-    r1_every: int = 16  # steps
+    pixel_weight: Weight = 1.0  # alpha
+    perceptual_weight: Weight = 0.02  # beta
+    adversarial_weight: Weight = 0.01  # gamma
+    adversarial_from: Whole = 0  # images seen before which the discriminator learns alone
+    frozen_blocks: Whole = 1  # of the discriminator, with its fromRGB; 0: all of it learns
+    learning_rate: Rate = 1e-4
+    betas: Betas = (0.0, 0.9)
+    r1_gamma_weight: Weight = 10.0  # gamma of R1
+    r1_every: Count = 16  # steps
     mirror: bool = True  # flip half of the real faces
-    shift: int = 0  # px by which the discriminator's images are moved at most; for small sets
-    score_samples: int = 1000  # for the curve of Frechet distances to the real faces
+    shift: Whole = 0  # px by which the discriminator's images are moved at most; for small sets
+    score_samples: Count = 1000  # for the curve of Frechet distances to the real faces
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.shift > self.size // 2:
+            raise ValueError(f"shift: expected 0 to {self.size // 2} px, got {self.shift}")
+        blocks = self.size.bit_length() - 3  # of the discriminator: R to 8 px
+        if self.frozen_blocks > blocks:
+            raise ValueError(f"frozen_blocks: expected 0 to {blocks}, got {self.frozen_blocks}")
+        return at_least_one_channel(self, "c_base")
 
 
 TINY = {"size": 16, "w_dim": 16, "mapping_layers": 2, "c_base": 128, "c_max": 16}

@@ -11,10 +11,12 @@ N batch, K labels, H W image, in [0, 1]; the network itself works in [-1, 1].
 from itertools import pairwise
 
 import torch
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.config.types import AnySide, Betas, Classes, Halvings, Rate, Weight, Whole, Width
 from frcore.faces.batch import Faces
 from frcore.nets.losses import descend
 
@@ -31,15 +33,22 @@ METHOD = {
 class Settings(Strict):
     """Paper size: size 512, base 64, widest 256, downs 4, blocks 10, labels 19."""
 
-    size: int = 64
-    labels: int = 10  # 10 landmark classes or CelebAMask-HQ's 19
-    base: int = 64  # channels at full size
-    widest: int = 256  # most channels
-    downs: int = 3  # halvings; the body works at size / 2**downs
-    blocks: int = 10  # residual blocks in the body
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    image_weight: float = 1.0  # of the L1 term beside cross-entropy; 0 switches the second task off
+    size: AnySide = 64
+    labels: Classes = 10  # 10 landmark classes or CelebAMask-HQ's 19
+    base: Width = 64  # channels at full size
+    widest: Width = 256  # most channels
+    downs: Halvings = 3  # halvings; the body works at size / 2**downs
+    blocks: Whole = 10  # residual blocks in the body
+    learning_rate: Rate = 2e-4
+    betas: Betas = (0.9, 0.999)
+    # of the L1 term beside cross-entropy; 0 switches the second task off
+    image_weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.size % 2**self.downs or self.size < 2 * 2**self.downs:
+            raise ValueError(f"downs: {self.size} px halved {self.downs} times are no 2 px or more")
+        return self
 
 
 TINY = {"size": 32, "base": 8, "widest": 16, "downs": 2, "blocks": 1}

@@ -24,14 +24,28 @@ N batch, K labels, C channels, H W image. Images are in [0, 1] outside and in [-
 """
 
 from itertools import pairwise
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from frcore.config import Strict
+from frcore.config.types import (
+    AnySide,
+    Betas,
+    Classes,
+    Depth,
+    Entry,
+    Halvings,
+    Rate,
+    SameAs,
+    Weight,
+    Whole,
+    Width,
+)
 from frcore.faces.batch import Faces
 from frcore.frozen.parsing import one_hot, predict_labels
 from frcore.nets.adversary import Adversary
@@ -58,28 +72,45 @@ TAPS = {
 class Settings(Strict):
     """Defaults are `64-L` of the sheet; PAPER is the published size."""
 
-    size: int = 64
-    labels: int = 10
-    start: int = 4  # side of the learned constant F_0
-    channels: tuple[int, ...] = (512, 256, 128, 64, 32)  # per stage, doubling from `start`
-    hidden: int = 64  # channels inside a style transformation
+    size: AnySide = 64
+    labels: Annotated[Classes, SameAs("parser")] = 10
+    start: Width = 4  # side of the learned constant F_0
+    channels: tuple[Width, ...] = (512, 256, 128, 64, 32)  # per stage, doubling from `start`
+    hidden: Width = 64  # channels inside a style transformation
     antialias: bool = True  # of the conditioning pyramid
     parsing: bool = True  # I_P in the conditioning (Table 2: B, D)
     style: bool = True  # the semantic-aware style loss (Table 2: C, D)
-    parser: str | None = None  # entry of `models:` that predicts I_P
+    # entry of `models:` that predicts I_P
+    parser: Annotated[str | None, Entry("parser", where="parsing")] = None
     perceptual: str = "vgg16"  # or vgg19, mobilenet_v2: features of the style loss
-    discriminators: int = 2  # scales 1, 1/2, ...
-    d_base: int = 64
-    d_depth: int = 3  # halvings inside a discriminator
-    pixel_weight: float = 10.0
-    matching_weight: float = 10.0
-    adversarial_weight: float = 1.0
-    style_weight: float = 1000.0
-    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
-    g_learning_rate: float = 1e-4
-    d_learning_rate: float = 4e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    adversarial_from: int = 0  # images seen before discriminators and style loss join in
+    discriminators: Depth = 2  # scales 1, 1/2, ...
+    d_base: Width = 64
+    d_depth: Halvings = 3  # halvings inside a discriminator
+    pixel_weight: Weight = 10.0
+    matching_weight: Weight = 10.0
+    adversarial_weight: Weight = 1.0
+    style_weight: Weight = 1000.0
+    identity_weight: Weight = 0.0  # own addition: squared distance of dlib's descriptors
+    g_learning_rate: Rate = 1e-4
+    d_learning_rate: Rate = 4e-4
+    betas: Betas = (0.5, 0.999)
+    adversarial_from: Whole = 0  # images seen before discriminators and style loss join in
+
+    @model_validator(mode="after")
+    def _fits(self):
+        stages = self.start * 2 ** (len(self.channels) - 1)
+        if stages != self.size:
+            raise ValueError(
+                f"start {self.start} doubled for {len(self.channels)} stages gives {stages}, "
+                f"expected size {self.size}"
+            )
+        halvings = self.discriminators - 1 + self.d_depth
+        if self.size % 2**halvings or self.size < 3 * 2**halvings:
+            raise ValueError(
+                f"discriminators and d_depth: {self.size} px cannot be halved {halvings} times to "
+                "3 or more"
+            )
+        return self
 
 
 PAPER = {

@@ -24,10 +24,23 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.config.types import (
+    Betas,
+    Count,
+    Decay,
+    Different,
+    Rate,
+    Side,
+    Weight,
+    Whole,
+    Width,
+    at_least_one_channel,
+)
 from frcore.faces.batch import Faces
 from frcore.nets.adversary import Adversary
 from frcore.nets.augment import colour_and_translation
@@ -68,30 +81,42 @@ GRID = 32  # largest side of the gate's grid (section 3.1.3)
 class Settings(Strict):
     """Defaults are the recommended 64 px version; PAPER is the published size."""
 
-    size: int = 64
-    c_base: int = 16384  # channels at side r: min(c_base / r, c_max)
-    c_max: int = 512
-    noise_dim: int = 512  # length of eps and z
-    skips: tuple[int, ...] = (8, 16)  # sides whose features pass from encoder to decoder
+    size: Side = 64
+    c_base: Width = 16384  # channels at side r: min(c_base / r, c_max)
+    c_max: Width = 512
+    noise_dim: Width = 512  # length of eps and z
+    # sides whose features pass from encoder to decoder
+    skips: Different[tuple[int, ...]] = (8, 16)
     fusion: Literal["lgf", "add", "concat"] = "lgf"  # Table 3: concat is the baseline's
     quantise: bool = True
     stochastic: bool = True  # False: eps = 0
-    codes: int = 1024
-    code_decay: float = 0.99
-    warmup_images: int = 16_000  # before codes are taken from features and used
-    adversarial_weight: float = 0.1  # alpha
-    pixel_weight: float = 1.0
-    perceptual_weight: float = 1.0
+    codes: Width = 1024
+    code_decay: Decay = 0.99
+    warmup_images: Whole = 16_000  # before codes are taken from features and used
+    adversarial_weight: Weight = 0.1  # alpha
+    pixel_weight: Weight = 1.0
+    perceptual_weight: Weight = 1.0
     perceptual: Literal["vgg16", "vgg19", "mobilenet_v2"] = "vgg16"
-    commitment_weight: float = 1.0
-    identity_weight: float = 0.0  # own addition: squared distance of dlib's descriptors
-    spread_weight: float = 0.0  # of two draws' distance in L_REC; needs `stochastic`
-    r1_gamma_weight: float = 0.05
-    r1_every: int = 16  # steps
-    group: int = 4  # images whose standard deviation the discriminator sees
-    learning_rate: float = 0.002
-    betas: tuple[float, float] = (0.0, 0.99)
-    halve_at: tuple[int, ...] = ()  # images seen at which the learning rate is halved
+    commitment_weight: Weight = 1.0
+    identity_weight: Weight = 0.0  # own addition: squared distance of dlib's descriptors
+    spread_weight: Weight = 0.0  # of two draws' distance in L_REC; needs `stochastic`
+    r1_gamma_weight: Weight = 0.05
+    r1_every: Count = 16  # steps
+    group: Width = 4  # images whose standard deviation the discriminator sees
+    learning_rate: Rate = 0.002
+    betas: Betas = (0.0, 0.99)
+    # images seen at which the learning rate is halved
+    halve_at: Different[tuple[Whole, ...]] = ()
+
+    @model_validator(mode="after")
+    def _fits(self):
+        known = [2**i for i in range(self.size.bit_length() - 2, 2, -1)]  # R/2 ... 8
+        wrong = [side for side in self.skips if side not in known]
+        if wrong:
+            raise ValueError(f"skips: no features of side {wrong}, expected some of {known}")
+        if self.spread_weight and not self.stochastic:
+            raise ValueError("spread_weight needs stochastic: true, or must be 0")
+        return at_least_one_channel(self, "c_base")
 
 
 PAPER = {"size": 512, "skips": (8, 16, 32), "perceptual": "vgg19", "r1_gamma_weight": 10.0}

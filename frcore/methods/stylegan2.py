@@ -7,11 +7,23 @@ generator; with adaptive augmentation (frcore/nets/augment.py) when the set is s
 N batch, C channels, R side, L rows of W+, D length of w. Images of the network are in [-1, 1].
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, model_validator
 
 from frcore.config import Strict
+from frcore.config.types import (
+    Betas,
+    Count,
+    Depth,
+    Rate,
+    Share,
+    Side,
+    Weight,
+    Width,
+    at_least_one_channel,
+)
 from frcore.nets.adversary import Adversary
 from frcore.nets.augment import Controller, augment, mirrored
 from frcore.nets.losses import descend, mean_over_processes, path_lengths, processes
@@ -29,24 +41,30 @@ METHOD = {
 class Settings(Strict):
     """Defaults are the paper's configuration F; `w_dim` is the length of z too."""
 
-    size: int = 64
-    w_dim: int = 512
-    mapping_layers: int = 8
-    c_base: int = 32768  # channels at side r: min(c_base / r, c_max)
-    c_max: int = 512
-    group: int = 4  # images whose standard deviation the discriminator sees
-    learning_rate: float = 0.002
-    betas: tuple[float, float] = (0.0, 0.99)
-    r1_gamma_weight: float = 10.0  # gamma of R1
-    r1_every: int = 16  # steps
-    path_weight: float = 2.0
-    path_every: int = 4  # steps
-    path_shrink: int = 2  # path length is taken on this part of the batch
-    mixing: float = 0.9  # probability of a second z
+    size: Side = 64
+    w_dim: Width = 512
+    mapping_layers: Depth = 8
+    c_base: Width = 32768  # channels at side r: min(c_base / r, c_max)
+    c_max: Width = 512
+    group: Width = 4  # images whose standard deviation the discriminator sees
+    learning_rate: Rate = 0.002
+    betas: Betas = (0.0, 0.99)
+    r1_gamma_weight: Weight = 10.0  # gamma of R1
+    r1_every: Count = 16  # steps
+    path_weight: Weight = 2.0
+    path_every: Count = 4  # steps
+    path_shrink: Count = 2  # path length is taken on this part of the batch
+    mixing: Share = 0.9  # probability of a second z
     mirror: bool = True  # flip half of the real faces
-    score_samples: int = 1000  # for the curve of Frechet distances; the papers take 50,000
-    ada_target: float | None = None  # of E sign D(x); 0.6 is the paper's; None: no augmentation
-    ada_images: float = 500_000  # images in which p can go from 0 to 1
+    score_samples: Count = 1000  # for the curve of Frechet distances; the papers take 50,000
+    # of E sign D(x); 0.6 is the paper's; None: no augmentation
+    ada_target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    # images in which p can go from 0 to 1
+    ada_images: Annotated[float, Field(gt=0, le=1e12)] = 500_000
+
+    @model_validator(mode="after")
+    def _wide_enough(self):
+        return at_least_one_channel(self, "c_base")
 
 
 TINY = {"size": 16, "w_dim": 16, "mapping_layers": 2, "c_base": 128, "c_max": 16}

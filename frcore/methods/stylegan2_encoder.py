@@ -13,12 +13,26 @@ N batch, C channels, R side, L rows of W+, D length of w. Images of the nets are
 """
 
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from frcore.config import Strict
+from frcore.config.types import (
+    Betas,
+    Count,
+    Entry,
+    Rate,
+    SameAs,
+    Share,
+    Side,
+    Weight,
+    Width,
+    at_least_one_channel,
+)
 from frcore.faces.batch import Faces
 from frcore.frozen.perceptual import feature_distance
 from frcore.nets.losses import descend, perceptual_of
@@ -46,21 +60,28 @@ METHOD = {
 class Settings(Strict):
     """`size` and `w_dim` are those of the prior."""
 
-    size: int = 64
-    w_dim: int = 512
-    c_base: int = 8192  # channels at side r: min(c_base / r, c_max)
-    c_max: int = 512
-    pyramid: int = 128  # channels of the feature pyramid
-    prior: str | None = None  # entry of `models:`, a trained StyleGAN2
+    size: Annotated[Side, SameAs("prior")] = 64
+    w_dim: Annotated[Width, SameAs("prior")] = 512
+    c_base: Width = 8192  # channels at side r: min(c_base / r, c_max)
+    c_max: Width = 512
+    pyramid: Width = 128  # channels of the feature pyramid
+    # entry of `models:`, a trained StyleGAN2
+    prior: Annotated[str | None, Entry("prior")] = None
     perceptual: str = "mobilenet_v2"  # or vgg16, vgg19
-    pixel_weight: float = 1.0
-    perceptual_weight: float = 0.8
-    delta_weight: float = 2e-4  # of the offsets' squares
-    latent_weight: float = 0.1  # distance of known latents, for samples of the prior
-    sampled: float = 0.5  # part of a batch that the prior makes
-    release_images: int = 8000  # one more row gets an offset after every so many images
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
+    pixel_weight: Weight = 1.0
+    perceptual_weight: Weight = 0.8
+    delta_weight: Weight = 2e-4  # of the offsets' squares
+    latent_weight: Weight = 0.1  # distance of known latents, for samples of the prior
+    sampled: Share = 0.5  # part of a batch that the prior makes
+    release_images: Count = 8000  # one more row gets an offset after every so many images
+    learning_rate: Rate = 1e-3
+    betas: Betas = (0.9, 0.99)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.size < 16:
+            raise ValueError(f"size: the encoder needs a side of 16 or more, got {self.size}")
+        return at_least_one_channel(self, "c_base")
 
 
 TINY = {"size": 16, "w_dim": 16, "c_base": 128, "c_max": 16, "pyramid": 8, "release_images": 1}

@@ -81,12 +81,13 @@ def test_small_fpn_and_discriminator_counts():
 
 def test_score_maps_have_the_sheets_sizes():
     # 512 px with three scales: 30, 14, 6; 64 px with two scales of depth 3: 6 and 2
-    d = method.Discriminators(tiny(d_depth=4, d_base=2, discriminators=3, labels=2))
+    large = {"size": 512, "start": 64}
+    d = method.Discriminators(tiny(**large, d_depth=4, d_base=2, discriminators=3, labels=2))
     sides = [
         scores.shape[-1] for scores, _ in d(torch.rand(1, 3, 512, 512), torch.zeros(1, 512, 512))
     ]
     assert sides == [30, 14, 6]
-    d = method.Discriminators(tiny(d_depth=3, d_base=2, labels=2))
+    d = method.Discriminators(tiny(size=64, start=8, d_depth=3, d_base=2, labels=2))
     outputs = d(torch.rand(1, 3, 64, 64), torch.zeros(1, 64, 64))
     assert [scores.shape[-1] for scores, _ in outputs] == [6, 2]
     assert [len(features) for _, features in outputs] == [4, 4]  # depth + 1 each
