@@ -790,6 +790,20 @@ def test_descriptors_are_computed_once_a_frame(monkeypatch):
     assert seen == [2, 1, 3]
 
 
+def test_descriptors_that_are_kept_are_few(monkeypatch):
+    class Means(torch.nn.Module):
+        def descriptors(self, images, scale, shift):
+            return images.mean((2, 3))
+
+    monkeypatch.setattr(identity.Remembering, "KEPT", 5)
+    memory, frames = identity.Remembering(Means()), torch.rand(20, 3, 8, 8)
+    for part in frames.split(4):
+        torch.testing.assert_close(memory.descriptors(part), part.mean((2, 3)))
+        assert len(memory.known) <= 5
+    torch.testing.assert_close(memory.descriptors(frames), frames.mean((2, 3)))
+    assert len(memory.known) == 5
+
+
 # ---- a metric is one function with its row, in a user's folder too ----
 
 EXAMPLES = Path(__file__).resolve().parent / "examples" / "metrics"
@@ -988,6 +1002,15 @@ def test_all_metrics_share_one_conversion(monkeypatch, own_metrics):
         assert torch.equal(found[0], to_float(part))
         assert (found[1] == part.transpose(0, 3, 1, 2)).all()
     assert all(a is b for (a, _), (b, _) in itertools.pairwise(seen[:4]))
+
+
+def test_features_of_what_the_stage_reads_at_a_time_are_kept():
+    from frcore.frozen import stlpips
+
+    net, images = stlpips.ShiftTolerantLpips("vgg"), torch.rand(1, 3, 64, 64)
+    of_one = sum(part.nbytes for part in net.features(images))
+    count = stage._part(Protocol(metrics=["psnr_rgb"], size=64))
+    assert count * of_one <= perception.Compared.KEPT_BYTES
 
 
 def test_parts_of_a_set_are_by_pixels():

@@ -240,8 +240,11 @@ class Identity(nn.Module):
 class Remembering(nn.Module):
     """Descriptors of frames of which each is computed once, though several metrics ask for it.
 
+    Those of the frames that were first seen longest ago are forgotten.
     net: with `descriptors`, as `Identity`.
     """
+
+    KEPT = 10_000  # frames
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -260,7 +263,10 @@ class Remembering(nn.Module):
         if new:
             found = self.net.descriptors(images[list(new.values())], crop_scale, crop_shift)
             self.known.update(zip(new, found))
-        return torch.stack([self.known[key] for key in keys])
+        wanted = torch.stack([self.known[key] for key in keys])
+        for key in list(self.known)[: max(0, len(self.known) - self.KEPT)]:
+            del self.known[key]
+        return wanted
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Identity:

@@ -81,7 +81,7 @@ class Compared(nn.Module):
     net: with `features` and `between`, as `PackageLpips`.
     """
 
-    KEPT_BYTES = 400_000_000
+    KEPT_BYTES = 160_000_000  # of 64 images of 64 px, which the metrics stage reads at a time
 
     def __init__(self, net: nn.Module):
         super().__init__()
