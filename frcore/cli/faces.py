@@ -15,7 +15,7 @@ def align(args) -> int:
     from frcore.faces import build, people
     from frcore.faces.listings import walk
     from frcore.io.assets import locate
-    from frcore.io.outputs import keep_apart, made
+    from frcore.io.outputs import folders_on_the_way, keep_apart, made
     from frcore.registry import nearest
 
     given = {
@@ -36,8 +36,8 @@ def align(args) -> int:
     if args.aligned:  # maps from landmarks would need the detection that is to be left out
         fixed["labels"] = {"kind": "model", "model": "none"}
     root, out = root_of(args), args.output
-    linked = {path.parent for path in walk(args.input)} if args.input.is_dir() else set()
-    keep_apart(args.input, (out, out / "faces"), linked)
+    there = walk(args.input) if args.input.is_dir() else ()
+    keep_apart(args.input, (out, out / "faces"), folders_on_the_way(args.input, there))
     files = [out / "faces.csv", out / "quarantine.csv"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.input

@@ -63,11 +63,14 @@ def _reduced(path: Path, factor: int, opened: Image.Image) -> Image.Image | None
             return None
         width, height = head.width // factor, head.height // factor
         small = Image.new("RGB", (width, height))
-        top = 0
+        top = rows = 0
         for band in _bands(file, head):
+            rows += band.height
             part = _over_white(band).reduce(factor)
             small.paste(part, (0, top))
             top += part.height
+        if rows != head.height:  # cut off
+            return None
     small.info = dict(opened.info)  # the orientation is in there
     return turned(small)
 

@@ -37,6 +37,17 @@ def keep_apart(given: Path, outputs: Iterable[Path], read: Iterable[Path] = ()) 
                                  "choose another folder")  # fmt: skip
 
 
+def folders_on_the_way(given: Path, paths: Iterable[Path]) -> set[Path]:
+    """Folders below `given` that hold `paths`; each may be a link to elsewhere."""
+    found: set[Path] = set()
+    for path in paths:
+        for folder in path.parents:
+            if folder == given or folder in found:
+                break
+            found.add(folder)
+    return found
+
+
 def _lies_in(inner: Path, outer: Path) -> bool:
     """Whether `outer` is `inner` or one of the folders above it; neither need exist."""
     try:

@@ -18,7 +18,7 @@ from frcore.faces import align, detect, listings, paste, sources
 from frcore.frozen.identity import SAME_PERSON
 from frcore.io.files import atomic_output
 from frcore.io.images import BadImage, to_float, to_uint8, write_image
-from frcore.io.outputs import keep_apart
+from frcore.io.outputs import folders_on_the_way, keep_apart
 from frcore.io.photo_files import PLAIN, WRITTEN, Opened, open_photo, write_photo
 from frcore.io.tables import write_table
 from frcore.restore.aligned import reason_of, sample_deviation, sample_distance, try_faces
@@ -144,8 +144,8 @@ def restore_photos(
     earlier = earlier_rows(table, PHOTO_COLUMNS, (item.photo for item in listing))
     detector = None if options.aligned else _detector(options.detector, assets)
     recognise = _recogniser(assets, restorer.device)
-    (out_dir / "faces").mkdir(parents=True, exist_ok=True)
-    (out_dir / ".done").mkdir(exist_ok=True)
+    for folder in (out_dir / "faces", out_dir / ".done"):  # also where a link leads nowhere yet
+        os.makedirs(os.path.realpath(folder), exist_ok=True)
 
     rows: dict[str, list[dict]] = {}
     kept, todo = 0, []
@@ -216,8 +216,9 @@ class _Places:
 
 def _places(photos: Path, out_dir: Path, listing, samples: int, overwrite: bool) -> _Places:
     """Raises ValueError where results and photographs would be in each other's way."""
-    linked = {item.path.parent for item in listing} if photos.is_dir() else set()
-    keep_apart(photos, (out_dir, out_dir / "faces", out_dir / ".done"), linked)
+    paths = [item.path for item in listing] if photos.is_dir() else []
+    outputs = (out_dir, out_dir / "faces", out_dir / ".done")
+    keep_apart(photos, outputs, folders_on_the_way(photos, paths))
     targets, refused = plan_targets(listing, out_dir, samples)
     inputs = set()
     for item in listing:
