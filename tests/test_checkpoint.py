@@ -1,5 +1,8 @@
 """Weights files describe themselves and load strictly; states survive damage."""
 
+import json
+import struct
+
 import pytest
 import torch
 from torch import nn
@@ -58,3 +61,56 @@ def test_state_that_would_execute_code_is_not_loaded(tmp_path):
 
     torch.save({"x": Bomb()}, tmp_path / "state.pt")
     assert checkpoint.load_state(tmp_path) is None
+
+
+def header_only(path, card: str):
+    """A safetensors file with one tensor and this text as its card."""
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    head = json.dumps({"__metadata__": {"card": card}, "model/a": tensor}).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(4))
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "null", "[1]", "3", '"x"', "{", "[" * 100_000, "{}",
+        '{"method": "rdfr"}',
+        '{"method": 3, "settings": {}}',
+        '{"method": "rdfr", "settings": [1]}',
+        '{"method": "rdfr", "settings": {}, "helpers": ["a"]}',
+        '{"method": "rdfr", "settings": {}, "helpers": {"parser": 3}}',
+        '{"method": "rdfr", "settings": {}, "name": ["x"]}',
+        '{"method": "rdfr", "settings": {}, "size": "large"}',
+        '{"method": "rdfr", "settings": {}, "size": -64}',
+        '{"method": "rdfr", "settings": {}, "crop_scale": NaN}',
+    ],
+    ids=lambda card: card[:60],
+)  # fmt: skip
+def test_odd_cards_are_one_line(tmp_path, card):
+    path = tmp_path / "w.safetensors"
+    header_only(path, card)
+    for read in (checkpoint.read_card, checkpoint.load_weights):
+        with pytest.raises(checkpoint.WeightsError) as error:
+            read(path)
+        text = str(error.value)
+        assert text.startswith(str(path)) and "\n" not in text and len(text) < 400
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_that_are_not_finite_are_refused(tmp_path, value, kind):
+    path, tensor = tmp_path / "w.safetensors", torch.zeros(5, dtype=kind)
+    card = {"method": "x", "settings": {}}
+    checkpoint.save_weights(path, {"model": {"fine": tensor}}, card)
+    checkpoint.load_weights(path)
+    tensor[3] = value
+    checkpoint.save_weights(path, {"model": {"fine": torch.zeros(2), "bad": tensor}}, card)
+    with pytest.raises(checkpoint.WeightsError, match=r"w\.safetensors: model/bad holds values"):
+        checkpoint.load_weights(path)
+
+
+def test_tensors_of_another_type_do_not_fit():
+    net = nn.Linear(2, 3)
+    state = {**net.state_dict(), "bias": torch.zeros(3, dtype=torch.int8)}
+    with pytest.raises(checkpoint.WeightsError, match=r"bias: file torch\.int8"):
+        checkpoint.load_strict(net, state, "f")

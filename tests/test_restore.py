@@ -1,6 +1,8 @@
 """frcore.restore with a toy method; photographs as people have them."""
 
 import csv
+import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from test_decode import ADOBE, as_adobe, mean_difference
 
 from frcore.config import Strict
 from frcore.faces.detect import Face
@@ -97,6 +100,43 @@ def test_weights_must_fit(toy, tmp_path):
     checkpoint.save_weights(path, {"model": state}, {"method": "toy_net", "settings": {}})
     with pytest.raises(checkpoint.WeightsError, match="does not fit"):
         models.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("card", "networks", "words"),
+    [
+        ({"method": "nope"}, None, "unknown method 'nope'"),
+        ({"method": "../x"}, None, "unknown method"),
+        ({"settings": {"size": -5}}, None, "no network can be made of it"),
+        ({"settings": {"depth": 3}}, None, "depth: unknown key"),
+        ({}, {}, "no network called model"),
+        ({}, {"other": {"a": torch.zeros(1)}}, "no network called model"),
+        ({}, {"model": {"a": torch.zeros(1)}}, "does not fit"),
+    ],
+)
+def test_odd_weights_are_one_line(toy, tmp_path, card, networks, words):
+    path = tmp_path / "odd.safetensors"
+    state = {"model": torch.nn.Linear(2, 32).state_dict()} if networks is None else networks
+    whole = {"method": "toy_net", "settings": {"size": 32}, **card}
+    checkpoint.save_weights(path, state, whole)
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        models.load_model(path, root=tmp_path, results=tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["no network", "odd settings", "values"])
+def test_odd_weights_of_a_helper_are_one_line(toy, tmp_path, damage):
+    save_toy(tmp_path / "weights" / "small.safetensors", helpers={"parser": "fpn"}, name="small")
+    state = torch.nn.Linear(2, 32).state_dict()
+    if damage == "values":
+        state["bias"][0] = torch.nan
+    networks = {"other" if damage == "no network" else "model": state}
+    settings = {"size": -5 if damage == "odd settings" else 32}
+    path = tmp_path / "weights" / "fpn.safetensors"
+    checkpoint.save_weights(path, networks, {"method": "toy_net", "settings": settings})
+    with pytest.raises(checkpoint.WeightsError) as error:
+        models.load_model("small", root=tmp_path, results=tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_bicubic_needs_no_weights(tmp_path):
@@ -638,3 +678,249 @@ def test_identity_is_the_mean_over_samples(toy, drawing, found, tmp_path, monkey
     others = sum(distance > 0.6 for distance in distances)
     assert float(row["id_distance"]) == pytest.approx(np.mean(distances), abs=1e-3)
     assert 0 < others < 5 and f"{others} of 5 samples may look like another person" in row["note"]
+
+
+# ---- what cannot be written as it came, and two of one name
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def save_webp(path, **more):
+    picture().save(path, "WEBP", lossless=True, **more)
+
+
+HELD = {  # file -> (how it is made, where it is written, word of the note)
+    "alpha.jpg": (lambda p: clear().save(p, "PNG"), "alpha.jpg.png", "no transparency"),
+    "alpha.jfif": (lambda p: clear("LA").save(p, "PNG"), "alpha.jfif.png", "no transparency"),
+    "palette.jpeg": (
+        lambda p: picture("P").save(p, "PNG", transparency=3),
+        "palette.jpeg.png",
+        "no transparency",
+    ),
+    "alpha.bmp": (lambda p: clear().save(p, "PNG"), "alpha.bmp.png", "neither"),
+    "dated.bmp": (lambda p: picture().save(p, "JPEG", exif=dated()), "dated.bmp.png", "neither"),
+    "old.gif": (lambda p: picture("P").save(p), "old.gif.png", ".gif: written as PNG"),
+    "new.avif": (lambda p: picture().save(p), "new.avif.png", ".avif: written as PNG"),
+    "jp2.jp2": (lambda p: picture().save(p), "jp2.jp2.png", ".jp2: written as PNG"),
+    "exif.jpg": (lambda p: save_webp(p, exif=dated(80_000)), "exif.jpg", "EXIF left out"),
+    "xmp.jpg": (
+        lambda p: save_webp(p, xmp=b"<x>" + b"a" * 70_000 + b"</x>"),
+        "xmp.jpg",
+        "XMP left out",
+    ),
+    "both.jpg": (
+        lambda p: save_webp(p, exif=dated(80_000), xmp=b"<x>" + b"a" * 70_000 + b"</x>"),
+        "both.jpg",
+        "XMP and EXIF left out",
+    ),
+    "fine.tif": (lambda p: clear().save(p), "fine.tif", ""),
+    "fine.webp": (lambda p: clear().save(p, lossless=True), "fine.webp", ""),
+    "print.png": (lambda p: picture("CMYK").save(p, "TIFF"), "print.png", "CMYK"),
+}
+
+
+def clear(mode="RGBA"):
+    image = picture().convert(mode)
+    image.putalpha(Image.linear_gradient("L").resize((SIDE, SIDE)))
+    return image
+
+
+def dated(size: int = 0):
+    exif = Image.Exif()
+    exif[306] = "1999:12:31 23:59:59"
+    if size:
+        exif.get_ifd(0x8769)[0x927C] = b"x" * size
+    return exif
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_format_that_cannot_hold_a_photograph_is_png(toy, restorer, found, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    make, output, note = HELD[name]
+    make(tmp_path / "in" / name)
+    _, [row] = run(tmp_path, restorer)
+    assert (row["status"], row["output"]) == ("restored", output)
+    assert note in row["note"] and bool(note) == bool(row["note"])
+    shown = opened(tmp_path / "out" / output)
+    if "alpha" in name or "fine" in name:
+        assert difference(shown.getchannel("A"), clear().getchannel("A")) == 0
+    if name == "dated.bmp":
+        assert shown.getexif()[306] == "1999:12:31 23:59:59"
+    assert run(tmp_path, restorer)[0]["kept"] == 1
+
+
+def test_sides_that_a_format_cannot_have(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4200, 64), (90, 120, 60)).save(tmp_path / "in" / "a.webp", lossless=True)
+    _, [row] = run(tmp_path, restorer, scale=4)
+    assert row["output"] == "a.webp.png" and "WEBP cannot hold it" in row["note"]
+    assert opened(tmp_path / "out" / "a.webp.png").size == (16800, 256)
+
+
+def test_samples_that_cannot_be_held(toy, drawing, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    clear().save(tmp_path / "in" / "a.jpg", "PNG")
+    _, [row] = run(tmp_path, drawing, samples=2)
+    assert row["output"] == "a_0.jpg.png"
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == {"a_0.jpg.png", "a_1.jpg.png"}
+    assert run(tmp_path, drawing, samples=2)[0]["kept"] == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".png", "b" * 251 + ".gif", "é" * 125 + ".jpg"])
+def test_long_names(toy, restorer, found, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / name)
+    _, [row] = run(tmp_path, restorer)
+    assert row["status"] == "restored" and (tmp_path / "out" / row["output"]).is_file()
+    assert run(tmp_path, restorer)[0]["kept"] == 1
+
+
+def test_xmp_and_dates_survive(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    told = b'<x tiff:Orientation="6">place</x>'
+    for name in ("a.jpg", "a.webp", "b.png", "c.tif"):
+        if name == "c.tif":
+            picture().save(tmp_path / "in" / name, tiffinfo={700: told, 306: "1999:12:31 23:59:59"})
+        else:
+            picture().save(tmp_path / "in" / name, exif=dated(), xmp=told)
+    (tmp_path / "in" / "b.png").unlink()
+    run(tmp_path, restorer)
+    for name in ("a.jpg", "a.webp", "c.tif"):
+        shown = opened(tmp_path / "out" / name)
+        assert b"place" in shown.info["xmp"] and b"Orientation" not in shown.info["xmp"]
+        assert shown.getexif()[306] == "1999:12:31 23:59:59"
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["x.gif", "x.gif.png"], {"x.gif", "x.gif.png"}),
+        (["sub/x.gif", "sub/x.gif.png", "x.gif"], {"sub/x.gif", "sub/x.gif.png"}),
+        (["x.gif", "x.gif.png/y.png"], {"x.gif", "x.gif.png/y.png"}),
+        (["restored.csv/y.png", "z.png"], {"restored.csv/y.png"}),
+        (["x.png", "X.png", "x.PNG", "x.jpg"], set()),
+    ],
+)
+def test_two_photographs_of_one_target(toy, restorer, found, tmp_path, names, refused):
+    for name in (*names, "good.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture("P" if name.endswith("gif") else "RGB").save(tmp_path / "in" / name)
+    for overwrite in (False, True):
+        photos.restore_photos(
+            *(tmp_path / "in", tmp_path / "out", restorer, PhotoOptions(), tmp_path / "none"),
+            overwrite=overwrite,
+            progress=False,
+        )
+        rows = rows_of(tmp_path / "out" / "restored.csv")
+        clash = [row for row in rows if "rename" in row["reason"]]
+        assert {row["photo"] for row in clash} == refused
+        good = [row["output"] for row in rows if row["status"] == "restored"]
+        assert len(set(good)) == len(good) == len(names) + 1 - len(refused)
+    if len(refused) == 2:
+        assert all(name in row["reason"] for name in refused for row in clash)
+
+
+def test_a_photograph_in_the_place_of_a_face(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    run(tmp_path, restorer)
+    [before] = (tmp_path / "out" / "faces").glob("a-*before.png")
+    (tmp_path / "in" / "faces").mkdir()
+    (tmp_path / "in" / "faces" / before.name).write_bytes(before.read_bytes())
+    _, rows = run(tmp_path, restorer)
+    assert [row["status"] for row in rows] == ["restored", "failed"]
+    assert "name of another result" in rows[1]["reason"]
+
+
+def test_what_cannot_be_read_stands_in_nobodys_way(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture().save(tmp_path / "in" / "x.png")
+    (tmp_path / "in" / "x").write_text("no photograph, and x.png would be its name")
+    (tmp_path / "in" / "y.gif").symlink_to("nowhere")
+    picture().save(tmp_path / "in" / "y.gif.png")
+    _, rows = run(tmp_path, restorer)
+    status = {row["photo"]: row["status"] for row in rows}
+    assert status == {
+        "x": "failed",
+        "x.png": "restored",
+        "y.gif": "failed",
+        "y.gif.png": "restored",
+    }
+
+
+def test_another_folders_photograph_of_the_same_name(toy, restorer, found, tmp_path):
+    for folder, turn in (("x", 0), ("y", 90)):
+        (tmp_path / folder).mkdir()
+        picture().rotate(turn).save(tmp_path / folder / "IMG_0001.png")
+    picture().save(tmp_path / "x" / "other.png")
+    run(tmp_path, restorer, folder="x")
+    first = (tmp_path / "out" / "IMG_0001.png").read_bytes()
+    counts, rows = run(tmp_path, restorer, folder="y")
+    assert counts["failed"] == 1 and "--overwrite" in rows[0]["reason"]
+    assert (tmp_path / "out" / "IMG_0001.png").read_bytes() == first
+    assert rows[1]["photo"] == "other.png"  # what the folder holds keeps its row
+    assert run(tmp_path, restorer, folder="x")[0]["kept"] == 2
+
+    (tmp_path / "x").rename(tmp_path / "moved")  # the same photographs in another place
+    assert run(tmp_path, restorer, folder="moved")[0]["kept"] == 2
+    picture().rotate(180).save(tmp_path / "moved" / "IMG_0001.png")
+    (tmp_path / "moved").rename(tmp_path / "x")
+    counts, rows = run(tmp_path, restorer, folder="x")  # edited in its place: its own
+    assert counts["restored"] == 2 and counts["failed"] == 0
+
+
+def test_a_result_never_replaces_an_input(toy, restorer, found, tmp_path):
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+    picture().save(tmp_path / "in" / "a.png")
+    (tmp_path / "out" / "a.png").symlink_to("../in/a.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    for overwrite in (False, True):
+        photos.restore_photos(
+            *(tmp_path / "in", tmp_path / "out", restorer, PhotoOptions(), tmp_path / "none"),
+            overwrite=overwrite,
+            progress=False,
+        )
+        [row] = rows_of(tmp_path / "out" / "restored.csv")
+        assert "is one of the photographs" in row["reason"]
+        assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
+def test_colours_of_a_profile_stay_and_faces_are_srgb(toy, restorer, found, tmp_path):
+    own = Image.fromarray(as_adobe(picture()))
+    (tmp_path / "in").mkdir()
+    own.save(tmp_path / "in" / "a.png", icc_profile=ADOBE)
+    run(tmp_path, restorer)
+    shown = opened(tmp_path / "out" / "a.png")
+    assert shown.info["icc_profile"] == ADOBE and mean_difference(shown, own) < 1
+    [face] = (tmp_path / "out" / "faces").glob("*before.png")
+    (tmp_path / "plain").mkdir()
+    picture().save(tmp_path / "plain" / "a.png")
+    photos.restore_photos(
+        *(tmp_path / "plain", tmp_path / "out2", restorer, PhotoOptions(), tmp_path / "none"),
+        progress=False,
+    )
+    assert mean_difference(opened(face), opened(tmp_path / "out2" / "faces" / face.name)) < 1
+
+
+def test_a_photograph_that_is_named_is_read_whatever_its_suffix(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("scan.xyz", "scan"):
+        picture().save(tmp_path / "in" / name, "PNG")
+        counts, rows = run(tmp_path, restorer, folder=f"in/{name}")
+        [row] = [row for row in rows if row["photo"] == name]
+        assert row["output"] == f"{name}.png" and "written as PNG" in row["note"]
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    counts, rows = run(tmp_path, restorer, folder="in/pipe.png")
+    [row] = [row for row in rows if row["photo"] == "pipe.png"]
+    assert (counts["failed"], row["reason"]) == (1, "not a regular file")
+
+
+def test_an_empty_folder_is_told(toy, restorer, tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="no photographs in"):
+        run(tmp_path, restorer)
