@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,147 @@ def test_evaluate_never_pairs_by_position(capsys, tmp_path):
     write_image(tmp_path / "restored" / "c.png", np.zeros((32, 32, 3), np.uint8))
     assert "its truth" in error_of(capsys, *command)
     assert not (tmp_path / "e.csv").exists()
+
+
+# ---- surroundings
+
+
+FOREIGN_CONFIGS = {
+    "another project": b"name: my_other_project\nlr: 0.1\n",
+    "with a run": b"run: {name: first, epochs: 3}\n",
+    "a command as run": b"run: python train.py\n",
+    "empty": b"",
+    "a list": b"- a\n- b\n",
+    "binary": b"\xff\xfe\x00\x01" * 50,
+    "latin-1": "ville: Orléans\n".encode("latin-1"),
+    "no YAML": b"a: [b\n  c: }",
+    "a tag": b"!!python/object/apply:os.system ['touch pwned']\n",
+    "deep": b"[" * 3000,
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN_CONFIGS)
+def test_a_config_of_another_project_disturbs_no_verb(capsys, tmp_path, content):
+    Path("config.yaml").write_bytes(FOREIGN_CONFIGS[content])
+    faces(tmp_path / "in", "ab")
+    for words in (
+        ["align", "-i", "in", "-o", "a", "--aligned"],
+        ["degrade", "-i", "in", "-o", "d", "--degradation", "gfpgan_64"],
+        ["restore", "-i", "in", "-o", "r", "--aligned", "--model", "bicubic"],
+        ["evaluate", "--restored", "r", "--truth", "in", "--metrics", "psnr_rgb", "--out", "e.csv"],
+        ["weights", "list", "dlib_68"],
+    ):
+        assert main.main(words) == 0, capsys.readouterr().err
+    assert not Path("pwned").exists()
+
+
+def test_a_config_folder_pipe_or_link_disturbs_no_verb(capsys):
+    for make in (
+        lambda: Path("config.yaml").mkdir(),
+        lambda: os.mkfifo("config.yaml"),
+        lambda: Path("config.yaml").symlink_to("config.yaml"),
+    ):
+        make()
+        assert main.main(["weights", "list", "dlib_68"]) == 0
+        Path("config.yaml").rmdir() if Path("config.yaml").is_dir() else os.unlink("config.yaml")
+
+
+def test_a_config_of_ours_is_used_right_or_wrong(capsys, tmp_path):
+    faces(tmp_path / "in", "a")
+    words = ["degrade", "-i", "in", "-o", "d", "--degradation", "mine"]
+    whole = "run: {datasets: [], degradations: [], models: [], protocol: faces64}\n"
+    Path("config.yaml").write_text(f"{whole}nonsense: 3\n")
+    assert "nonsense" in error_of(capsys, *words)
+    recipe = "{description: x, size: 64, steps: [{kind: jpeg, quality: [40, 40]}]}"
+    Path("config.yaml").write_text(f"{whole}degradations: {{mine: {recipe}}}\n")
+    assert main.main(words) == 0
+    Path("other.yaml").write_text("seed: 3\n")  # stands over it
+    assert main.main([*words, "--config", "other.yaml", "--overwrite"]) == 0
+
+
+FOREIGN_VARIABLES = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "RANK": "1",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "7",
+}
+
+
+@pytest.mark.parametrize("value", ["usual", "nonsense"])
+def test_variables_of_notebooks_and_clusters(tmp_path, value):
+    """In processes of their own: what they read is read when they start."""
+    faces(tmp_path / "in", "ab")
+    nothing = tmp_path / "nobody"
+    nothing.mkdir()
+    nothing.chmod(0o555)
+    odd = {
+        key: usual if value == "usual" else "nonsense" for key, usual in FOREIGN_VARIABLES.items()
+    }
+    home = {"HOME": str(nothing if value == "usual" else "/nonexistent/here")}
+    code = {"PYTHONIOENCODING": "ascii" if value == "usual" else "latin-1", "LC_ALL": "C"}
+    outside = {**os.environ, **odd, **home, **code, "PYTHONPATH": str(ROOT)}
+    outside.pop("FRCORE_RESOURCES")
+    for words in (
+        ["restore", "-i", "in", "-o", "дед", "--aligned", "--model", "bicubic"],
+        ["align", "-i", "in", "-o", "é", "--aligned"],
+        ["degrade", "-i", "in", "-o", "d", "--degradation", "gfpgan_64"],
+    ):
+        process = subprocess.run(
+            [sys.executable, "-m", "frcore", *words], env=outside, capture_output=True, cwd=tmp_path
+        )
+        assert process.returncode == 0, process.stderr
+        assert b"Traceback" not in process.stderr
+    assert len(list(tmp_path.glob("дед/*.png"))) == len(list(tmp_path.glob("é/faces/*.png"))) == 2
+
+
+def test_names_that_are_no_text(capsys, tmp_path):
+    faces(tmp_path / "in", "ab")
+    out = os.fsdecode(b"out\xff")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = ["align", "-i", "in", "-o", out, "--aligned"]
+    process = subprocess.run(
+        [sys.executable, "-m", "frcore", *words], env=environment, capture_output=True, cwd=tmp_path
+    )
+    assert process.returncode == 0 and rb"out\udcff" in process.stdout, process.stderr
+    assert len(list(Path(out, "faces").iterdir())) == 2
+
+
+# ---- errors in batches
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "pipe", "gone", "another size"])
+def test_errors_of_a_batch_name_the_file(capsys, tmp_path, damage):
+    faces(tmp_path / "truth", "abc")
+    faces(tmp_path / "restored", "abc")
+    bad = Path("restored/b.png")
+    data = bad.read_bytes()
+    bad.unlink()
+    if damage == "pipe":
+        os.mkfifo(bad)
+    elif damage == "gone":
+        bad.symlink_to("nowhere")
+    elif damage == "another size":
+        write_image(bad, np.zeros((20, 20, 3), np.uint8))
+    else:
+        bad.write_bytes({"cut": data[:300], "empty": b"", "text": b"hello"}[damage])
+    words = ["--restored", "restored", "--truth", "truth", "--metrics", "psnr_rgb"]
+    for command in (
+        ["evaluate", *words, "--out", "e.csv"],
+        ["degrade", "-i", "restored", "-o", "d", "--degradation", "gfpgan_64"],
+    ):
+        text = error_of(capsys, *command)
+        assert "restored/b.png" in text and len(text.splitlines()) == 1
+        assert text.count("b.png") == 1 or command[0] == "evaluate"
+    assert not Path("d").exists() and not Path("e.csv").exists()
+
+
+def test_degrade_counts_what_it_leaves_out(capsys, tmp_path):
+    faces(tmp_path / "in", "ab")
+    Path("in/a.png").rename("in/A.PNG")
+    Path("in/._b.png").write_bytes(b"\0\5\x16\7")  # what macOS leaves on foreign disks
+    Path("in/photo.jpg").touch()
+    Path("in/notes.txt").touch()
+    Path("in/folder.png").mkdir()
+    assert main.main(["degrade", "-i", "in", "-o", "d", "--degradation", "gfpgan_64"]) == 0
+    assert "2 faces degraded (2 other files are no PNGs)" in capsys.readouterr().out
+    assert {path.name for path in Path("d").glob("*.png")} == {"A.png", "b.png"}

@@ -76,8 +76,9 @@ def degrade_folder(
 
 def degrade_file(path: str | Path, recipe: Recipe, drawn: dict) -> np.ndarray:
     """One face file -> uint8 H x W x 3."""
+    face = image_files.read_image(path)  # its errors name the file
     try:
-        return degrade_face(image_files.read_image(path), recipe, drawn)[0]
+        return degrade_face(face, recipe, drawn)[0]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
