@@ -228,6 +228,22 @@ def test_evaluate_never_pairs_by_position(capsys, tmp_path):
     assert not (tmp_path / "e.csv").exists()
 
 
+def test_evaluate_of_mixed_sizes(capsys, tmp_path):
+    """Each image is measured; what compares sets says why it cannot, a protocol which file."""
+    for folder in ("truth", "restored"):
+        faces(tmp_path / folder, "ab")
+        for name in "cd":
+            pixels = np.random.default_rng(1).integers(0, 200, (96, 96, 3), dtype=np.uint8)
+            write_image(tmp_path / folder / f"{name}.png", pixels)
+    words = ["evaluate", "--restored", "restored", "--truth", "truth", "--out", "e.csv"]
+    assert main.main([*words, "--metrics", "ssim_rgb,niqe_refit32"]) == 0
+    ssim, refit = table(tmp_path / "e.csv")
+    assert ssim["n"] == "4" and (refit["value"], "of one size" in refit["note"]) == ("", True)
+    text = error_of(capsys, *words, "--protocol", "toy")
+    assert "protocol toy measures 64 px, truth/c.png has 96x96" in text
+    assert "named twice" in error_of(capsys, *words, "--metrics", "psnr_rgb,psnr_rgb")
+
+
 # ---- surroundings
 
 

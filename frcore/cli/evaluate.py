@@ -23,13 +23,16 @@ def evaluate(args) -> int:
     check_table(per_image, IMAGE_COLUMNS)
     check_writable(args.out.parent)
     pairs = pair_by_stem(args.restored, args.truth)
-    side = min(_size(next(iter(pairs.values()))[1]))
+    groups, sizes = _groups(pairs, 64)
+    side = min(next(iter(sizes.values())))
     if args.protocol:
         protocol, name = load_protocol(args.protocol), args.protocol
         if protocol.reference != "truth":
             raise ValueError(f"protocol {name} compares with training faces: not from two folders")
-        if protocol.size != side:
-            raise ValueError(f"protocol {name} measures {protocol.size} px, images have {side} px")
+        for stem, size in sizes.items():
+            if min(size) != protocol.size:
+                given = f"{pairs[stem][1]} has {size[0]}x{size[1]}"
+                raise ValueError(f"protocol {name} measures {protocol.size} px, {given}")
     else:
         metrics = args.metrics.split(",") if args.metrics else list(METRICS)
         values = {"title": "frcore evaluate", "metrics": metrics, "size": side}
@@ -45,19 +48,20 @@ def evaluate(args) -> int:
 
     rows: list[dict] = []
     features: tuple[list, list] = ([], [])
-    groups = _groups(pairs, 64)
     for ids in progress(groups, "evaluate"):
         both = [_read_pairs(pairs, ids, which, protocol.crop) for which in (0, 1)]
         rows += score.score_images(both[0], both[1], ids, single, nets, **frame)
         for kept, images in zip(features, both):
             kept.append(score.set_features(images, of_set, nets, **frame))
     order = [name for ids in groups for name in ids]
-    found, wanted = (_joined(parts) for parts in features)
+    (found, mixed), (wanted, _) = (_joined(parts) for parts in features)
     # metrics that compare with training faces stay empty: there are none here
     truth = score.TruthFeatures(tuple(order), wanted, score.statistics_of(wanted))
     summary = score.summarise(rows, args.seed, protocol.bootstrap)
     summary += score.score_set(order, found, truth, of_set, args.seed)
     for row in summary:
+        if METRICS[row["metric"]].features in mixed and row["value"] is None:
+            row["note"] = f"needs images of one size, {len(set(sizes.values()))} were given"
         row |= {"protocol": name, "protocol_digest": protocol.digest(), "seed": args.seed}
         if METRICS[row["metric"]].square:  # aligned frames
             crop = f"crop_scale {args.crop_scale:g}, crop_shift {args.crop_shift:g}"
@@ -125,19 +129,24 @@ def _size(path: Path) -> tuple[int, int]:
     return read_photo(path).size
 
 
-def _groups(pairs, most: int) -> list[list[str]]:
-    """Stems in groups of equal size, `most` in each; raises where a pair differs in size."""
+def _groups(pairs, most: int) -> tuple[list[list[str]], dict[str, tuple[int, int]]]:
+    """Stems in groups of equal size, `most` in each, and {stem: size of its pair}.
+
+    Raises ValueError where a pair differs in size.
+    """
     by_size: dict[tuple, list[str]] = {}
+    sizes = {}
     for stem, (restored, truth) in pairs.items():
-        size = _size(restored)
-        if size != _size(truth):
-            raise ValueError(f"{restored} has {size} px, its truth {_size(truth)}")
-        by_size.setdefault(size, []).append(stem)
-    return [
+        sizes[stem] = _size(restored)
+        if sizes[stem] != _size(truth):
+            raise ValueError(f"{restored} has {sizes[stem]} px, its truth {_size(truth)}")
+        by_size.setdefault(sizes[stem], []).append(stem)
+    groups = [
         stems[start : start + most]
         for stems in by_size.values()
         for start in range(0, len(stems), most)
     ]
+    return groups, sizes
 
 
 def _read_pairs(pairs, stems, which: int, crop: int):
@@ -150,12 +159,17 @@ def _read_pairs(pairs, stems, which: int, crop: int):
     return images[..., crop : images.shape[-2] - crop, crop : images.shape[-1] - crop]
 
 
-def _joined(parts: list[dict]) -> dict:
-    """Features of all groups, where every group has them (small images have none of NIQE's)."""
+def _joined(parts: list[dict]) -> tuple[dict, set[str]]:
+    """Features of all groups, where every group has them (small images have none of NIQE's).
+
+    Those that are larger for larger images cannot be joined where sizes are mixed: their names.
+    """
     import numpy as np
 
     keys = set.intersection(*(set(part) for part in parts))
-    return {key: np.concatenate([part[key] for part in parts]) for key in sorted(keys)}
+    mixed = {key for key in keys if len({part[key].shape[1:] for part in parts}) > 1}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in sorted(keys - mixed)}
+    return joined, mixed
 
 
 def shown_number(value) -> str:
