@@ -116,22 +116,45 @@ def parse(model_class, data, prefix=""):
         raise ConfigError([prefix + line for line in error.mistakes]) from None
     except ValidationError as error:
         lines = []
-        for item in error.errors():
+        items = error.errors()
+        for item in items:
             inner = item.get("ctx", {}).get("error")
             if isinstance(inner, ConfigError):
-                lines += inner.mistakes
-                continue
-            where = ".".join(str(part) for part in item["loc"])
-            text = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden":
-                known = _keys_at(model_class, item["loc"][:-1])
-                text = f"unknown key {nearest(str(item['loc'][-1]), known)}"
-            elif item["type"] == "missing":
-                text = "is missing"
-            else:
-                text += f", got {_SHORT.repr(item['input'])}"[:120]
-            lines.append(f"{where}: {text}")
-        raise ConfigError([prefix + line for line in dict.fromkeys(lines)]) from None
+                lines += [prefix + line for line in inner.mistakes]
+            elif item["type"] != "too_short" or not _is_above(item, items):
+                where = prefix + ".".join(_key(part) for part in item["loc"] if part != "[key]")
+                lines.append(f"{where.removesuffix('.')}: {_text(model_class, item)}")
+        raise ConfigError([*dict.fromkeys(lines)]) from None
+
+
+def _is_above(item: Mapping, items: Sequence[Mapping]) -> bool:
+    """Whether a list is too short only because one of its items is wrong."""
+    return any(len(i["loc"]) > len(item["loc"]) and i["loc"][: len(item["loc"])] == item["loc"]
+               for i in items)  # fmt: skip
+
+
+def _key(part: str | int) -> str:
+    text = str(part)
+    return text if text.isprintable() and text else repr(text)
+
+
+def _text(model_class, item: Mapping) -> str:
+    """What is wrong, in words for somebody who wrote the file."""
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model_class, item["loc"][:-1])
+        return f"unknown key {nearest(str(item['loc'][-1]), known)}"
+    if item["type"] == "missing":
+        return "is missing"
+    if item["type"] == "string_pattern_mismatch":
+        text = "a name begins with a letter or digit and has letters, digits and . _ - alone"
+    else:
+        text = item["msg"].removeprefix("Value error, ")
+    # a mistake of a whole mapping names its keys itself
+    return text if isinstance(item["input"], Mapping) else f"{text}, got {_shown(item['input'])}"
+
+
+def _shown(value) -> str:
+    return _SHORT.repr(value)[:120]
 
 
 def _keys_at(model_class, location) -> list[str]:

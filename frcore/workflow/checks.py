@@ -1,8 +1,9 @@
 """Mistakes that are told before any job starts."""
 
 import csv
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from frcore.config import (
@@ -14,123 +15,194 @@ from frcore.config import (
     Protocol,
     load_config,
     load_protocol,
+    load_settings,
+    placed,
     project_file,
+    read_yaml,
 )
+from frcore.config.settings import settings_class
+from frcore.config.types import PERCEPTUAL
 from frcore.faces import people
 from frcore.io import assets, cards, fetch
-from frcore.registry import METHODS, METRICS, NETS, nearest, settings_fields
+from frcore.registry import METHODS, METRICS, NETS, nearest
+from frcore.workflow.fits import Fits, rules_twice
 from frcore.workflow.plan import Plan
 from frcore.workflow.processes import queued_jobs
 
 
-def _weights_mistakes(name: str, entry: Model, root: Path) -> list[str]:
-    """What is wrong with the finished weights of an entry, and where it differs from their card."""
-    path = Path(project_file(entry.weights or "", root))
-    if not path.is_file():
-        return [f"models.{name}.weights: no file {entry.weights}"]
-    card = cards.card_of(path)
-    if card is None:
-        return [f"models.{name}.weights: {entry.weights} has no card: `frcore weights convert` it"]
-    wrong = cards.differences(card, entry.method, entry.settings)
-    return [f"models.{name}.{line}: leave it out or write the same" for line in wrong]
+def open_plan(data: Mapping, root: Path = CATALOGUE, files: Sequence[str | Path] = ()) -> Plan:
+    """Check the configuration and stop with one line a mistake, without a traceback.
 
-
-def open_plan(data: Mapping, root: Path = CATALOGUE) -> Plan:
-    """Check the configuration and stop with one line a mistake, without a traceback."""
+    files: those that `data` was merged of, the last above the others; mistakes then name the file
+    and line.
+    """
     try:
-        config = load_config(data)
-        protocol = load_protocol(config.run.protocol, root / "protocols")
-        catalogue = assets.catalogue(config.assets)
-        _check_settings(config)
-        _check_parts(config, protocol, catalogue)
-        _check_published(config, root)
-        _check_paths(config, root)
+        with placed(files):
+            for file in files:
+                read_yaml(file)  # what only its text shows: keys that are there twice
+            return checked_plan(load_config(data), root)
     except ConfigError as error:
         # Snakemake would print a traceback of the Snakefile around an exception
         print("\n".join(f"config: {line}" for line in error.mistakes), file=sys.stderr)
         sys.exit(1)
-    return Plan(config, protocol, catalogue, root)
 
 
-def _check_settings(config: Config) -> None:
-    """Names in the methods' settings, without importing torch: fields read from the syntax tree."""
-    mistakes = []
+def checked_plan(config: Config, root: Path = CATALOGUE) -> Plan:
+    """The plan of a configuration. Raises ConfigError with all that the workflow refuses."""
+    protocol = catalogue = None
+    mistakes: list[str] = []
+    try:
+        protocol = load_protocol(config.run.protocol, root / "protocols")
+    except ConfigError as error:
+        mistakes += [f"run.protocol: {line}" for line in error.mistakes]
+    try:
+        catalogue = assets.catalogue(config.assets)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    mistakes += _settings_mistakes(config)
+    if catalogue is not None:
+        mistakes += _part_mistakes(config, protocol, catalogue)
+    mistakes += [*_published_mistakes(config, root), *_folder_mistakes(config)]
+    mistakes += [*_weights_mistakes(config, root), *_dataset_mistakes(config)]
+    mistakes += Fits(config, root).mistakes(protocol)
+    if mistakes or protocol is None or catalogue is None:
+        raise ConfigError([*dict.fromkeys(mistakes)])
+    plan = Plan(config, protocol, catalogue, root)
+    if twice := [*rules_twice(plan)]:
+        raise ConfigError(twice)
+    return plan
+
+
+def _settings_mistakes(config: Config) -> Iterator[str]:
+    """What the methods' own classes say of the settings of entries and of their stages."""
     for name, entry in config.models.items():
         try:
-            known = settings_fields(METHODS[entry.method].module)
-        except ValueError as error:
-            mistakes.append(f"models.{name}: {error}")
+            wanted = settings_class(entry.method)
+        except ConfigError as error:
+            yield from (f"models.{name}.method: {line}" for line in error.mistakes)
             continue
         given = [(f"models.{name}.settings", entry.settings)]
         for place, stage in enumerate(entry.train.stages if entry.train else ()):
-            given.append((f"models.{name}.train.stages.{place}.settings", stage.settings))
+            merged = {**entry.settings, **stage.settings}
+            given.append((f"models.{name}.train.stages.{place}.settings", merged))
+        found: set[str] = set()
         for where, settings in given:
-            for key in settings:
-                if key not in known:
-                    mistakes.append(f"{where}.{key}: unknown key {nearest(key, known)}")
-    if mistakes:
-        raise ConfigError(mistakes)
+            try:
+                load_settings(wanted, settings, "\0.")
+            except ConfigError as error:
+                new = [line for line in error.mistakes if line not in found]
+                found |= {*new}
+                yield from (line.replace("\0", where, 1) for line in new)
 
 
-def _check_parts(config: Config, protocol: Protocol, catalogue: Mapping[str, Asset]) -> None:
+def _part_mistakes(
+    config: Config, protocol: Protocol | None, catalogue: Mapping[str, Asset]
+) -> Iterator[str]:
     """Pretrained parts that methods and metrics name must be in the catalogue."""
-    mistakes = []
-    for metric in protocol.metrics:
+    for metric in protocol.metrics if protocol else ():
         for asset in METRICS[metric].assets:
             if asset not in catalogue:
-                mistakes.append(f"metric {metric}: no asset {asset!r} {nearest(asset, catalogue)}")
+                where = f"run.protocol: metric {metric}"
+                yield f"{where}: no asset {asset!r} {nearest(asset, catalogue)}"
     for name in config.used_models():
         entry = config.models[name]
         parts = METHODS[entry.method].parts(entry.settings, training=entry.train is not None)
         for part, asset in parts.items():
+            perceptual = part == "perceptual"
+            where = f"models.{name}: " + (
+                "settings.perceptual" if perceptual else f"method {entry.method}"
+            )
+            known = PERCEPTUAL if perceptual else {*catalogue, *NETS}
             if asset not in catalogue:
-                where = "settings.perceptual" if part == "perceptual" else f"method {entry.method}"
-                known = {*catalogue, *NETS}
-                mistakes.append(
-                    f"models.{name}: {where}: no asset {asset!r} {nearest(asset, known)}"
-                )
-    if mistakes:
-        raise ConfigError(mistakes)
+                yield f"{where}: no asset {asset!r} {nearest(asset, {*catalogue, *NETS})}"
+            elif perceptual and asset not in known:
+                yield f"{where}: {asset} is no perceptual net {nearest(asset, known)}"
 
 
-def _check_published(config: Config, root: Path) -> None:
+def _published_mistakes(config: Config, root: Path) -> Iterator[str]:
     """Names of published tables: a paper, or a paper and its table ("PSFR-GAN T1")."""
     with open(root / "published.csv", newline="", encoding="utf-8") as opened:
         rows = [(row["paper"], f"{row['paper']} {row['table']}") for row in csv.DictReader(opened)]
     known = {name for row in rows for name in row}
-    wrong = [name for name in config.run.published if name not in known]
-    if wrong:
-        raise ConfigError([f"run.published: no table {n!r} {nearest(n, known)}" for n in wrong])
+    for name in config.run.published:
+        if name not in known:
+            yield f"run.published: no table {name!r} {nearest(name, known)}"
 
 
-def _check_paths(config: Config, root: Path) -> None:
-    """Folders and files that the selected entries name must be there."""
-    mistakes = []
-    for name in config.used_models():
+def _folder_mistakes(config: Config) -> Iterator[str]:
+    """Where a run writes."""
+    here = Path.cwd().resolve()
+    for key in ("results", "resources"):
+        folder = Path(getattr(config, key))
+        place = folder.resolve()
+        if place == here or place in here.parents:
+            yield f"{key}: {folder} holds the working folder: a folder of its own is needed"
+            continue
+        there = next(p for p in (place, *place.parents) if p.exists())
+        if not there.is_dir():
+            yield f"{key}: {there} is no folder"
+        elif key == "results" and not os.access(there, os.W_OK | os.X_OK):
+            yield f"{key}: nothing can be written in {there}"
+    if Path(config.results).resolve() == Path(config.resources).resolve():
+        yield f"results: {config.results} is the folder of resources"
+
+
+def _weights_mistakes(config: Config, root: Path) -> Iterator[str]:
+    """Weights files that the run's entries name."""
+    parsers = [
+        config.datasets[dataset].labels.model
+        for name in config.used_models()
+        if METHODS[config.models[name].method].needs_labels and config.models[name].train
+        for dataset in config.models[name].training.datasets
+        if config.datasets[dataset].labels.kind == "model"
+    ]
+    for name in dict.fromkeys([*config.used_models(), *filter(None, parsers)]):
         entry = config.models[name]
         if entry.weights:
-            mistakes += _weights_mistakes(name, entry, root)
+            yield from _wrong_weights(f"models.{name}", entry, root)
         elif entry.train and entry.init == "shipped":
             path = f"weights/{name}.safetensors"
             if not (root / path).is_file():
-                mistakes.append(
+                yield (
                     f"models.{name}.init: no file {path} to start from: write `init: scratch` to "
                     "train from random weights, or another entry or a weights file"
                 )
         made = entry.init in ("shipped", "scratch", *config.models)
         if not made and not Path(project_file(entry.init, root)).is_file():
-            mistakes.append(f"models.{name}.init: no file {entry.init}")
+            yield f"models.{name}.init: no file {entry.init}{_unexpanded(entry.init)}"
+
+
+def _wrong_weights(where: str, entry: Model, root: Path) -> Iterator[str]:
+    """What is wrong with the finished weights of an entry, and where it differs from their card."""
+    path = Path(project_file(entry.weights or "", root))
+    if not path.is_file():
+        yield f"{where}.weights: no file {entry.weights}{_unexpanded(entry.weights or '')}"
+        return
+    card = cards.card_of(path)
+    if card is None:
+        text = f"{entry.weights} has no card: `frcore weights convert` it"
+        yield f"{where}.weights: {text}"
+        return
+    for line in cards.differences(card, entry.method, entry.settings):
+        yield f"{where}.{line}: leave it out or write the same"
+
+
+def _dataset_mistakes(config: Config) -> Iterator[str]:
+    """Folders and tables that the run's datasets name."""
     for name in sorted(config.used_datasets()):
         dataset = config.datasets[name]
-        for key, place in (("path", dataset.path), ("labels.path", dataset.labels.path)):
+        labels = dataset.labels.path if dataset.labels.kind == "folder" else None
+        for key, place in (("path", dataset.path), ("labels.path", labels)):
             if place and not Path(place).is_dir():
-                mistakes.append(f"datasets.{name}.{key}: no folder {place}")
+                yield f"datasets.{name}.{key}: no folder {place}{_unexpanded(place)}"
         try:
             people.finder(dataset)
         except (ValueError, OSError) as error:
-            mistakes.append(f"datasets.{name}.people: {error}")
-    if mistakes:
-        raise ConfigError(mistakes)
+            yield f"datasets.{name}.people: {error}"
+
+
+def _unexpanded(path: str) -> str:
+    return " (~ and $NAME are not replaced)" if path.startswith("~") or "$" in path else ""
 
 
 def stop_before_any_job(plan: Plan, needed: Sequence[str]) -> None:
