@@ -873,6 +873,33 @@ def test_another_folders_photograph_of_the_same_name(toy, restorer, found, tmp_p
     assert counts["restored"] == 2 and counts["failed"] == 0
 
 
+def test_overwrite_replaces_what_was_restored_alone(toy, restorer, found, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.gif", "c.jpg"):
+        picture("P" if name == "b.gif" else "RGB").save(tmp_path / "in" / name)
+    clear().save(tmp_path / "in" / "d.jpg", "PNG")
+    words = (tmp_path / "in", tmp_path / "out", restorer, PhotoOptions(), tmp_path / "none")
+    (tmp_path / "out").mkdir()
+    mine = {"a.png": b"mine", "b.gif.png": b"mine", "d.jpg.png": b"mine"}
+    for name, content in mine.items():
+        (tmp_path / "out" / name).write_bytes(content)
+    for overwrite in (False, True):
+        photos.restore_photos(*words, overwrite=overwrite, progress=False)
+        rows = rows_of(tmp_path / "out" / "restored.csv")
+        assert [row["status"] for row in rows] == ["failed", "failed", "restored", "failed"]
+        assert {name: (tmp_path / "out" / name).read_bytes() for name in mine} == mine
+    for name in mine:
+        (tmp_path / "out" / name).unlink()
+    for _ in range(2):
+        counts = photos.restore_photos(*words, overwrite=True, progress=False)
+        assert counts["restored"] == 4
+    (tmp_path / "other").mkdir()
+    picture().rotate(90).save(tmp_path / "other" / "a.png")
+    words = (tmp_path / "other", *words[1:])
+    assert photos.restore_photos(*words, progress=False)["failed"] == 1
+    assert photos.restore_photos(*words, overwrite=True, progress=False)["restored"] == 1
+
+
 def test_a_result_never_replaces_an_input(toy, restorer, found, tmp_path):
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()

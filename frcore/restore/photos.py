@@ -4,6 +4,7 @@ H height, W width, S side of an aligned face.
 """
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from frcore.restore.records import (
     our_files,
     plan_targets,
     read_record,
+    recorded_files,
     result_key,
     write_record,
 )
@@ -203,7 +205,7 @@ def _listing(photos: Path) -> list[sources.Photo]:
     return [sources.Photo(name, listings.printable(photos.name), name, photos, chosen=True)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Places:
     """Where results go, and which files must stay: `inputs` are (device, inode)."""
 
@@ -212,6 +214,11 @@ class _Places:
     refused: dict[str, str]  # {id: why a photograph has no place}
     inputs: set[tuple[int, int]]
     overwrite: bool
+
+    @functools.cached_property
+    def recorded(self) -> set[str]:
+        """What earlier calls wrote there, for any photograph."""
+        return recorded_files(self.out_dir)
 
 
 def _places(photos: Path, out_dir: Path, listing, samples: int, overwrite: bool) -> _Places:
@@ -444,5 +451,12 @@ def _check_targets(item, places: _Places, digest: str) -> None:
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in places.inputs:
                     raise RestoreError(f"{path} is one of the photographs: choose another folder")
-            if path.relative_to(places.out_dir).as_posix() not in ours and not places.overwrite:
-                raise RestoreError(f"{path} is there already and is not ours: use --overwrite")
+            name = path.relative_to(places.out_dir).as_posix()
+            if name in ours:
+                continue
+            if name not in places.recorded:
+                more = "choose another folder, --overwrite replaces what frcore made alone"
+                raise RestoreError(f"{path} is there already and is not ours: {more}")
+            if not places.overwrite:
+                more = "of another photograph: use --overwrite, or choose another folder"
+                raise RestoreError(f"{path} is there already, {more}")

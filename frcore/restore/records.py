@@ -145,11 +145,22 @@ def record_path(out_dir: Path, item) -> Path:
 
 
 def load_record(out_dir: Path, item) -> dict | None:
+    return _load(record_path(out_dir, item))
+
+
+def recorded_files(out_dir: Path) -> set[str]:
+    """What any call wrote into `out_dir`: names in it."""
+    records = map(_load, (out_dir / ".done").glob("*.json"))
+    return {str(name) for record in records if record for name in record["files"]}
+
+
+def _load(path: Path) -> dict | None:
     try:
-        found = json.loads(record_path(out_dir, item).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     known = isinstance(found, dict) and {"key", "rows", "files"} <= found.keys()
+    known = known and isinstance(found["files"], list)
     return found if known else None  # else of an earlier version: made again
 
 
@@ -158,7 +169,7 @@ def our_files(record: dict | None, item: sources.Photo, digest: str) -> list[str
 
     Another photograph of the same name, from another folder, has other bytes and another place.
     """
-    if record is None or not isinstance(record.get("files"), list):
+    if record is None:
         return []
     same = record.get("source") == _source(item) or record.get("digest") == digest
     return [str(name) for name in record["files"]] if same else []
