@@ -25,7 +25,7 @@ rule fetch_asset:
     params:
         **job("fetch_asset"),
     shell:
-        'python "$SCRIPTS"/fetch_asset.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/fetch_asset.py {params.job:q} > {log:q} 2>&1'
 
 
 rule fetch_photos:
@@ -42,7 +42,7 @@ rule fetch_photos:
     params:
         **job("fetch_photos"),
     shell:
-        'python "$SCRIPTS"/fetch_photos.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/fetch_photos.py {params.job:q} > {log:q} 2>&1'
 
 
 rule licences:
@@ -56,4 +56,4 @@ rule licences:
     params:
         **job("licences"),
     shell:
-        'python "$SCRIPTS"/licences.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/licences.py {params.job:q} > {log:q} 2>&1'

@@ -23,7 +23,7 @@ rule degrade_faces:
     params:
         **job("degrade_faces"),
     shell:
-        'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 for d, found in PLAN.tests_of().items():
@@ -42,7 +42,7 @@ for d, found in PLAN.tests_of().items():
         params:
             **job("degrade_faces", dataset=d, degradation=found),
         shell:
-            'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log} 2>&1'
+            'python "$SCRIPTS"/degrade_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 rule contact_sheet:
@@ -58,7 +58,7 @@ rule contact_sheet:
     params:
         **job("contact_sheet"),
     shell:
-        'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log:q} 2>&1'
 
 
 if contact_sheets():
@@ -79,4 +79,4 @@ if contact_sheets():
         params:
             **job("contact_sheet", **shown_sets()),
         shell:
-            'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log} 2>&1'
+            'python "$SCRIPTS"/contact_sheet.py {params.job:q} > {log:q} 2>&1'

@@ -23,7 +23,7 @@ rule align_faces:
     params:
         **job("align_faces"),
     shell:
-        'python "$SCRIPTS"/align_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/align_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 rule join_faces:
@@ -39,7 +39,7 @@ rule join_faces:
     params:
         **job("join_faces"),
     shell:
-        'python "$SCRIPTS"/join_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/join_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 rule parse_faces:
@@ -58,4 +58,4 @@ rule parse_faces:
     params:
         **job("parse_faces"),
     shell:
-        'python "$SCRIPTS"/parse_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/parse_faces.py {params.job:q} > {log:q} 2>&1'

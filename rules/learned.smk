@@ -28,4 +28,4 @@ rule assess_degradation:
     params:
         **job("assess_degradation"),
     shell:
-        'python "$SCRIPTS"/assess_degradation.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/assess_degradation.py {params.job:q} > {log:q} 2>&1'

@@ -22,7 +22,7 @@ rule truth_features:
     params:
         **job("truth_features"),
     shell:
-        'python "$SCRIPTS"/truth_features.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/truth_features.py {params.job:q} > {log:q} 2>&1'
 
 
 rule score_faces:
@@ -45,7 +45,7 @@ rule score_faces:
     params:
         **job("score_faces"),
     shell:
-        'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/score_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 for name, d, models, found in PLAN.scored_together():
@@ -66,4 +66,4 @@ for name, d, models, found in PLAN.scored_together():
         params:
             **job("score_faces", model=models, dataset=d, degradation=found),
         shell:
-            'python "$SCRIPTS"/score_faces.py {params.job:q} > {log} 2>&1'
+            'python "$SCRIPTS"/score_faces.py {params.job:q} > {log:q} 2>&1'

@@ -27,4 +27,4 @@ rule assess_prior:
     params:
         **job("assess_prior"),
     shell:
-        'python "$SCRIPTS"/assess_prior.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/assess_prior.py {params.job:q} > {log:q} 2>&1'

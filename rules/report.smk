@@ -29,7 +29,7 @@ rule join_scores:
     params:
         **job("join_scores"),
     shell:
-        'python "$SCRIPTS"/join_scores.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/join_scores.py {params.job:q} > {log:q} 2>&1'
 
 
 rule comparison:
@@ -45,7 +45,7 @@ rule comparison:
     params:
         **job("comparison"),
     shell:
-        'python "$SCRIPTS"/comparison.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/comparison.py {params.job:q} > {log:q} 2>&1'
 
 
 rule plot_scores:
@@ -61,7 +61,7 @@ rule plot_scores:
     params:
         **job("plot_scores"),
     shell:
-        'python "$SCRIPTS"/plot_scores.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/plot_scores.py {params.job:q} > {log:q} 2>&1'
 
 
 rule plot_training:
@@ -77,7 +77,7 @@ rule plot_training:
     params:
         **job("plot_training"),
     shell:
-        'python "$SCRIPTS"/plot_training.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/plot_training.py {params.job:q} > {log:q} 2>&1'
 
 
 rule panel:
@@ -96,7 +96,7 @@ rule panel:
     params:
         **job("panel"),
     shell:
-        'python "$SCRIPTS"/panel.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/panel.py {params.job:q} > {log:q} 2>&1'
 
 
 rule:
@@ -117,7 +117,7 @@ rule:
     params:
         **job("panel", **all_panels()),
     shell:
-        'python "$SCRIPTS"/panel.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/panel.py {params.job:q} > {log:q} 2>&1'
 
 
 rule panel_of_strengths:
@@ -141,7 +141,7 @@ rule panel_of_strengths:
     params:
         **job("panel_of_strengths"),
     shell:
-        'python "$SCRIPTS"/panel_of_strengths.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/panel_of_strengths.py {params.job:q} > {log:q} 2>&1'
 
 
 rule report_page:
@@ -169,4 +169,4 @@ rule report_page:
     params:
         **job("report_page"),
     shell:
-        'python "$SCRIPTS"/report_page.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/report_page.py {params.job:q} > {log:q} 2>&1'

@@ -36,7 +36,7 @@ rule restore_faces:
     params:
         **job("restore_faces"),
     shell:
-        'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 for m, d, found in PLAN.restored_together():
@@ -60,7 +60,7 @@ for m, d, found in PLAN.restored_together():
         params:
             **job("restore_faces", model=m, dataset=d, degradation=found),
         shell:
-            'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log} 2>&1'
+            'python "$SCRIPTS"/restore_faces.py {params.job:q} > {log:q} 2>&1'
 
 
 rule restore_part:
@@ -83,7 +83,7 @@ rule restore_part:
     params:
         **job("restore_part"),
     shell:
-        'python "$SCRIPTS"/restore_part.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/restore_part.py {params.job:q} > {log:q} 2>&1'
 
 
 rule join_parts:
@@ -101,4 +101,4 @@ rule join_parts:
     params:
         **job("join_parts"),
     shell:
-        'python "$SCRIPTS"/join_parts.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/join_parts.py {params.job:q} > {log:q} 2>&1'

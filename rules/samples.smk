@@ -31,4 +31,4 @@ rule assess_samples:
     params:
         **job("assess_samples"),
     shell:
-        'python "$SCRIPTS"/assess_samples.py {params.job:q} > {log} 2>&1'
+        'python "$SCRIPTS"/assess_samples.py {params.job:q} > {log:q} 2>&1'

@@ -33,4 +33,4 @@ rule train_model:
         launch=lambda wc, resources: launcher(resources.get("gpu", 0)),
     shell:
         # exec: a signal must not end the shell before the training has saved
-        'exec {params.launch} "$SCRIPTS"/train_model.py {params.job:q} > {log} 2>&1'
+        'exec {params.launch} "$SCRIPTS"/train_model.py {params.job:q} > {log:q} 2>&1'

@@ -5,6 +5,7 @@ Numbers have a range wide enough for any use and narrow enough that a slip of th
 setting that names one, `SameAs` of one that must be as that entry's.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -87,7 +88,7 @@ def plain_folder(path: str) -> str:
         raise ValueError("a path cannot have braces: Snakemake takes them for wildcards")
     if path.startswith(("~", "$")):
         raise ValueError("write the whole path: ~ and $NAME are not replaced")
-    return path
+    return os.path.normpath(path)  # Snakemake takes a/b and a//b, or ./a and a, for different files
 
 
 Folder = Annotated[str, AfterValidator(plain_folder)]

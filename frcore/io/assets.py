@@ -68,12 +68,16 @@ def mistakes_of(asset: Asset) -> Iterator[str]:
     sources = [key for key in ("package", "url", "path") if getattr(asset, key)]
     if len(sources) > 1:
         yield f"expected one source, got {' and '.join(sources)}"
+    if asset.url and not asset.url.startswith(("https://", "http://")):
+        yield f"url: expected https://, got {asset.url!r} (a file of yours is `path:`)"
     if asset.package and not (asset.version and asset.artifact_sha256 and asset.member):
         yield "a package needs version, artifact_sha256 and member"
     for file, sha256 in ((asset.file, asset.sha256), *asset.also.items()):
         if not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
             yield f"sha256 must be 8 to 64 lower-case hex digits, got {sha256!r}"
-        if Path(file).name != file or file.startswith("."):
+        # Snakemake reads braces as wildcards
+        odd = set(file) & set("{}\\/") or file.startswith(".") or not file.isprintable()
+        if not file or odd or Path(file).name != file:
             yield f"file must be a plain name, got {file!r}"
 
 
