@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from frcore.io import checkpoint
+from frcore.io.files import atomic_output
 
 
 class NotFinite(RuntimeError):
@@ -63,7 +64,8 @@ class RunState:
         """Write the state, the one before it kept until this one is whole."""
         trainer = self.trainer
         schedulers = getattr(trainer, "schedulers", {})
-        (self.folder / "images_seen").write_text(str(seen))
+        with atomic_output(self.folder / "images_seen") as part:
+            part.write_text(str(seen))
         checkpoint.save_state(
             self.folder,
             {

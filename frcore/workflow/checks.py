@@ -27,7 +27,7 @@ from frcore.io import assets, cards, fetch
 from frcore.registry import METHODS, METRICS, NETS, nearest
 from frcore.workflow.fits import Fits, rules_twice
 from frcore.workflow.plan import Plan
-from frcore.workflow.processes import queued_jobs
+from frcore.workflow.processes import clear_killed_jobs, note_run, queued_jobs
 
 
 def open_plan(data: Mapping, root: Path = CATALOGUE, files: Sequence[str | Path] = ()) -> Plan:
@@ -213,6 +213,8 @@ def stop_before_any_job(plan: Plan, needed: Sequence[str]) -> None:
             "jobs of an earlier run are still in the queue and would write the same files: "
             f"scancel {' '.join(queued)}"
         )
+    note_run()
+    clear_killed_jobs(plan.config.results)
     try:
         fetch.preflight(needed, plan.config.resources, plan.assets)
     except assets.AssetMissing as error:

@@ -11,7 +11,7 @@ To add a rule: a class here, a function in frcore/stages, a script of one call, 
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from frcore.config import (
     add_folders,
 )
 from frcore.workflow.codehash import code_hash
+from frcore.workflow.processes import say_full_disks_in_one_line
 
 LONGEST = 32_000  # characters of a job on the command line (Linux takes 131,072 a word)
 FOLDER = Path(".snakemake/frcore/jobs")  # where longer ones are
@@ -34,6 +35,11 @@ class Files(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Path | list[Path]]
+
+    def paths(self) -> Iterator[Path]:
+        """All of them."""
+        for value in (self.__pydantic_extra__ or {}).values():
+            yield from value if isinstance(value, list) else [value]
 
     if TYPE_CHECKING:  # a path or a list of them, as the rule has it
 
@@ -69,13 +75,17 @@ class Job(Strict):
 
         words: as sys.argv. Raises SystemExit with one line for anything else.
         """
+        own = words is None
         words = sys.argv if words is None else words
         if len(words) != 2:
             raise SystemExit(f"usage: {Path(words[0]).name} JOB, as the rule gives it")
         text = words[1]
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
-        return cls.model_validate_json(text)
+        job = cls.model_validate_json(text)
+        if own:
+            say_full_disks_in_one_line(next(job.output.paths(), None))
+        return job
 
     def argument(self, files: Path = FOLDER) -> str:
         """The word for the command line; what is long goes into a file named by its content."""
