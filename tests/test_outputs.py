@@ -1,5 +1,6 @@
 """No command deletes or replaces what it did not make: tried through the command line."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -221,16 +222,34 @@ def test_a_mark_of_somebody_else_deletes_nothing(capsys, verb):
     faces("in")
     assert run(verb, "in", "out") == 0
     Path("mine").write_text("mine")
-    mark = Path("out") / MARK
-    text = mark.read_text()
+    mark = Path("out") / MARK if verb == "align" else Path(f".out{MARK}")
+    whole = json.loads(mark.read_text())
+    status = Path("mine").stat()
     for name in ("../mine", "../../mine", str(Path("mine").absolute())):
-        mark.write_text(text.replace('"files": [', f'"files": ["{name}",'))
+        names = {**whole["files"], name: [[status.st_size, status.st_mtime_ns]]}
+        mark.write_text(json.dumps({**whole, "files": names}))
         assert run(verb, "in", "out", "--overwrite") == 0
         assert Path("mine").read_text() == "mine"
+        whole = json.loads(mark.read_text())
     for damaged in ("", "[]", '{"files": 3}', '{"files": [3], "beside": []}'):
         mark.write_text(damaged)
         assert run(verb, "in", "out", "--overwrite") == common.EXIT_ERROR
         assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["align", "degrade"])
+def test_other_files_of_the_same_names_are_not_ours(capsys, verb):
+    """The results were deleted, and photographs of the same names put in their place; or edited."""
+    faces("in")
+    assert run(verb, "in", "out") == 0
+    out = Path("out/faces" if verb == "align" else "out")
+    first = sorted(out.glob("*.png"))[0]
+    data = first.read_bytes()
+    first.unlink()
+    first.write_bytes(data[::-1])
+    before = snapshot()
+    assert run(verb, "in", "out", "--overwrite") == common.EXIT_ERROR
+    assert "changed since" in capsys.readouterr().err and snapshot() == before
 
 
 # ---- what OUT may be

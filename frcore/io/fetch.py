@@ -39,7 +39,7 @@ from frcore.io.assets import (
 )
 from frcore.io.files import full_disk, scratch_folder
 
-_OURS = ".frcore"  # ends the hidden file beside each download
+_OURS = ".checked"  # ends the hidden file beside each download that was checked
 PREFLIGHT_S = 4.3  # an unreachable source is given up after this long, pip's start included
 
 

@@ -1,6 +1,7 @@
 """Folders that a command makes as a whole: never in the place of what it did not make.
 
-A mark in the folder names what was made. Only what it names is ever replaced. No torch.
+A hidden mark beside the folder names what was made, with sizes and times. Only what it names, and
+what is as it was, is ever replaced. No torch.
 """
 
 import contextlib
@@ -78,13 +79,14 @@ def made(
 ) -> Iterator[tuple[Path, list[Path]]]:
     """Yield temporary paths of a folder and of files beside it; on success they get their places.
 
-    The folder is `root`/`tree` (its temporary path is not there yet), `files` lie elsewhere; `root`
-    gets the mark, which names `by`. A `root` that is a link is followed. Without `overwrite`
-    nothing may be there, with it only what the mark names: else FileExistsError, before any work.
+    The folder is `root`/`tree` (its temporary path is not there yet), `files` lie elsewhere; the
+    mark names `by`. A `root` that is a link is followed. Without `overwrite` nothing may be there,
+    with it only what the mark names: else FileExistsError, before any work.
     """
     root = _real(Path(root))
     target = _real(root / tree) if tree else root
-    mark = _read_mark(root)
+    place = _place_of_mark(root, tree)
+    mark = _read_mark(place)
     _check(target, mark, files, overwrite)
     filled = target.is_dir()  # kept as it is: it may be a mount, or where somebody works
     home = target if filled else target.parent
@@ -96,18 +98,28 @@ def made(
         ]  # a folder that cannot be written to is told now
         yield part, parts
         sums = {path.name: [_sum(new)] for path, new in zip(files, parts)}
-        names = sorted(_files(part))
+        new = {name: [_state(part / name)] for name in sorted(_files(part))}
         # while it is put in place the mark names the old and the new
-        both = {name: [*sums[name], *mark["beside"].get(name, [])] for name in sums}
+        old = {name: states + new.get(name, []) for name, states in mark["files"].items()}
+        both = {name: sums[name] + mark["beside"].get(name, []) for name in sums}
+        inside = place.parent == root and not root.exists()
+        _write_mark(part / MARK if inside else place, by, {**new, **old}, both)
         if filled:
-            _write_mark(root, by, sorted({*names, *mark["files"]}), both)
             _refill(part, target, mark["files"])
         else:
-            _write_mark(root if tree else part, by, names, both)
             os.replace(part, target)
-        for path, new in zip(files, parts):
-            os.replace(new, path)
-        _write_mark(root, by, names, sums)
+        for path, made_file in zip(files, parts):
+            os.replace(made_file, path)
+        _write_mark(place, by, new, sums)
+
+
+def _place_of_mark(root: Path, tree: str) -> Path:
+    """Beside the folder that is made, so that it holds nothing else; else in it."""
+    name = f".{root.name}{MARK}"
+    if tree or os.path.ismount(root) or len(os.fsencode(name)) > 255:
+        return root / MARK
+    above = root.parent
+    return above / name if not above.exists() or os.access(above, os.W_OK) else root / MARK
 
 
 def _real(path: Path) -> Path:
@@ -123,9 +135,11 @@ def _check(target: Path, mark: dict, files: Sequence[Path], overwrite: bool) -> 
         if path == target:
             if not path.is_dir():
                 raise FileExistsError(f"{path} is no folder: choose another name")
-            foreign = sorted(_files(path) - set(mark["files"]))
+            known = mark["files"]
+            foreign = [n for n in sorted(_files(path)) if _state(path / n) not in known.get(n, [])]
             if foreign:
-                shown = f"{len(foreign)} files that frcore did not make, as {foreign[0]}"
+                shown = f"{len(foreign)} files that frcore did not make or that were changed since"
+                shown += f", as {foreign[0]}"
                 raise FileExistsError(f"{path} holds {shown}: choose another folder")
         elif (
             path.is_symlink()
@@ -138,21 +152,26 @@ def _check(target: Path, mark: dict, files: Sequence[Path], overwrite: bool) -> 
 
 
 def _files(folder: Path) -> set[str]:
-    """Names below `folder` of everything but folders, in the form of the mark."""
+    """Names below `folder` of everything but folders."""
     found = set()
-    for here, folders, files in os.walk(folder):
+    for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(SCRATCH)]
         links = [name for name in folders if os.path.islink(os.path.join(here, name))]
-        for name in (*files, *links):
+        for name in (*names, *links):
             if name not in _STRAY:
-                path = os.path.relpath(os.path.join(here, name), folder)
-                found.add(os.fsencode(path).decode("utf-8", "backslashreplace"))
+                found.add(os.path.relpath(os.path.join(here, name), folder))
     return found
 
 
-def _refill(part: Path, target: Path, old: Sequence[str]) -> None:
+def _state(path: Path) -> list[int]:
+    """Size and time of change: another file under a known name is no file of ours."""
+    status = path.lstat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _refill(part: Path, target: Path, old: Iterable[str]) -> None:
     """Replace the files `old` of `target` by what is in `part`."""
-    for name in old:
+    for name in _files(target) & set(old):  # nothing behind a link
         (target / name).unlink(missing_ok=True)
     for here, _, _ in os.walk(target, topdown=False):
         if Path(here) != target and not any(p.startswith(SCRATCH) for p in Path(here).parts):
@@ -162,25 +181,26 @@ def _refill(part: Path, target: Path, old: Sequence[str]) -> None:
         os.replace(item, target / item.name)
 
 
-def _read_mark(root: Path) -> dict:
-    nothing: dict = {"files": [], "beside": {}}
+def _read_mark(place: Path) -> dict:
+    nothing: dict = {"files": {}, "beside": {}}
     try:
-        found = json.loads((root / MARK).read_text(encoding="utf-8"))
-        plain = [name for name in found["files"] if _is_plain(name)]
+        found = json.loads(place.read_text(encoding="utf-8"))
+        plain = {name: list(v) for name, v in found["files"].items() if _is_plain(name)}
         return {"files": plain, "beside": {k: list(v) for k, v in found["beside"].items()}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return nothing
 
 
-def _is_plain(name) -> bool:
+def _is_plain(name: str) -> bool:
     """A mark may come from anywhere: what it names must lie in its folder."""
     path = Path(name)
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _write_mark(root: Path, by: str, files: list[str], beside: dict[str, list[str]]) -> None:
-    text = json.dumps({"made_by": by, "files": files, "beside": beside}, indent=0)
-    with atomic_output(root / MARK) as part:
+def _write_mark(place: Path, by: str, files: dict[str, list], beside: dict[str, list]) -> None:
+    # as JSON's ASCII, which also holds names that are no text
+    text = json.dumps({"made_by": by, "files": files, "beside": beside})
+    with atomic_output(place) as part:
         part.write_text(text, encoding="utf-8")
 
 
