@@ -1297,6 +1297,71 @@ def test_splits_keep_people_together_and_never_move_them():
         assert {build.split_of("orl", person, whole, 0) for person in people} == {only}
 
 
+def copies_of(image: Image.Image, folder: Path, name: str) -> list[Path]:
+    """One picture under several names: other formats, metadata, orientation."""
+    paths = [
+        folder / f"{name}{end}" for end in (" (1).png", ".bmp", ".tif", ".webp", "-turned.png")
+    ]
+    image.save(folder / f"{name}.png")
+    image.save(paths[0], dpi=(300, 300))
+    image.save(paths[1])
+    image.save(paths[2], compression="tiff_lzw")
+    image.save(paths[3], lossless=True)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image.rotate(180).save(paths[4], exif=exif)
+    return [folder / f"{name}.png", *paths]
+
+
+def test_copies_of_one_photograph_lie_on_one_side_of_a_split(tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "photos"
+    folder.mkdir()
+    for number in range(16):
+        image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+        copies_of(image, folder, f"IMG_{number:04d}")
+    dataset = Dataset(
+        source="folder", path=str(folder), shards=3, aligned=True, size=16,
+        labels=Labels(kind="model", model="parser"), split=Split(train=0.4, val=0.2, test=0.4),
+    )  # fmt: skip
+    faces, _, summary = run_stage(tmp_path, tmp_path, dataset)
+    assert len(faces) == 16 * 6 and "80 of them copies of others" in summary
+    parts: dict[str, set[str]] = {}
+    for row in faces:
+        parts.setdefault(row["photo"][:8], set()).add(row["split"])
+    assert len(parts) == 16 and all(len(found) == 1 for found in parts.values())
+    assert {row["split"] for row in faces} == {"train", "val", "test"}
+    # each is its own person still, and the shares are those of the first of them
+    assert len({row["person"] for row in faces}) == len(faces)
+
+
+def test_people_who_share_a_photograph_lie_on_one_side_of_a_split():
+    def kin(*pairs):
+        return people.first_of_kin([{"person": p, "face_sha256": face} for p, face in pairs])
+
+    assert kin(("b", "1"), ("a", "2")) == {"a": "a", "b": "b"}
+    assert kin(("c", "1"), ("b", "1"), ("b", "2"), ("a", "2"), ("d", "3")) == {
+        "a": "a", "b": "a", "c": "a", "d": "d",
+    }  # fmt: skip
+    assert kin(("a", ""), ("b", "")) == {"a": "a", "b": "b"}  # nothing is known of them
+    chain = [(f"{n:03d}", str(n + step)) for n in range(300) for step in (0, 1)]
+    for order in (chain, chain[::-1]):
+        assert set(kin(*order).values()) == {"000"}
+
+
+def test_a_person_table_that_contradicts_itself_is_refused(tmp_path):
+    (tmp_path / "a.png").touch()
+    table = tmp_path / "people.csv"
+    dataset = Dataset(source="folder", path=str(tmp_path), people=str(table))
+    table.write_text("photo,person\na.png,Anna\n./a.png,Anna\n")
+    assert people.finder(dataset)("a.png", "own") == "Anna"
+    table.write_text("photo,person\na.png,Anna\na.png,Bea\n")
+    with pytest.raises(ValueError, match=r"says of a\.png: Anna and Bea"):
+        people.finder(dataset)
+    table.write_text("photo,person\na.png," + "x" * 200_000 + "\n")
+    with pytest.raises(ValueError, match="cannot read"):
+        people.finder(dataset)
+
+
 def test_joining_depends_on_people_only(torture, tmp_path):
     """With or without a shard, the others' rows are the same."""
     _, out, dataset, *_, faces, _, _ = torture

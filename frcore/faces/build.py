@@ -6,6 +6,7 @@ photograph stops a batch.
 
 import contextlib
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FACE_COLUMNS = (
     "id", "shard", "photo", "person", "split", "n_faces", "score", "x0", "y0", "x1", "y1",
     "landmarks", "transform", "width", "height", "size", "yaw", "outside", "photo_sha256",
+    "face_sha256",
 )  # fmt: skip
 QUARANTINE_COLUMNS = ("id", "photo", "person", "reason", "value")
 
@@ -91,7 +93,11 @@ def build_shard(
                 pixels, row = result
                 write_image(part_dir / f"{key}.png", pixels)
                 about_face = {"id": key, "shard": f"{shard:04d}", **about, **row}
-                faces.writerow(about_face | {"photo_sha256": checksum})
+                sums = {
+                    "photo_sha256": checksum,
+                    "face_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+                }
+                faces.writerow(about_face | sums)
 
 
 def _read_faces(kind, photo, dataset, detector) -> list[tuple[np.ndarray, dict] | Rejected]:
@@ -195,14 +201,17 @@ def join_shards(
 
     `csvs` and `quarantines` are the tables of `build_shard`, in any order. `seed` is the run's. Who
     is who is looked up here, by `dataset.people`; raises ValueError for a wrong table of people.
+    People who share a face, pixel by pixel, are in one split: copies of a photograph are.
     """
     person = people.finder(dataset)
     faces = sorted(_read_tables(csvs), key=lambda row: row["id"])
     quarantine = sorted(_read_tables(quarantines), key=lambda row: row["id"])
     for row in (*faces, *quarantine):
         row["person"] = person(row["photo"], row["person"])
+    first = people.first_of_kin(faces)
     for row in faces:
-        row["split"] = split_of(dataset.split.like or name, row["person"], dataset.split, seed)
+        drawn = first[row["person"]]
+        row["split"] = split_of(dataset.split.like or name, drawn, dataset.split, seed)
     with atomic_output(out_csv) as part, _table(part, FACE_COLUMNS) as table:
         table.writerows(faces)
     with atomic_output(out_quarantine) as part, _table(part, QUARANTINE_COLUMNS) as table:
@@ -210,6 +219,9 @@ def join_shards(
 
     n_photos = len({row["photo"] for row in (*faces, *quarantine)})
     summary = f"{len(faces)} faces of {n_photos} photographs"
+    sums = [row.get("face_sha256") for row in faces if row.get("face_sha256")]
+    if copies := len(sums) - len({*sums}):
+        summary += f", {copies} of them copies of others"
     if quarantine:
         counts = Counter(row["reason"].split(":")[0] for row in quarantine)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

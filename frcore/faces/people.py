@@ -5,7 +5,7 @@ Not when faces are aligned: a corrected table of people then aligns nothing agai
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,29 @@ def finder(dataset: "Dataset") -> Callable[[str, str], str]:
     return lambda photo, own: table.get(photo, own)
 
 
+def first_of_kin(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """{person: the first, by name, of those who share faces}, of rows with person and face_sha256.
+
+    Copies of one photograph under two names are two people where nobody says who is who, but one
+    face: they must not lie on both sides of a split.
+    """
+    first = {row["person"]: row["person"] for row in rows}
+
+    def end(person: str) -> str:
+        while first[person] != person:
+            first[person] = person = first[first[person]]
+        return person
+
+    seen: dict[str, str] = {}
+    for row in rows:
+        face = row.get("face_sha256") or ""
+        if not face:
+            continue
+        one, other = end(row["person"]), end(seen.setdefault(face, row["person"]))
+        first[max(one, other)] = min(one, other)
+    return {person: end(person) for person in first}
+
+
 def _before_number(stem: str) -> str:
     return stem.rpartition("_")[0] or stem
 
@@ -53,13 +76,17 @@ def _read(path: Path, folder: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"people: cannot read {path}: {error}") from None
     if not rows or not {"photo", "person"} <= set(rows[0]):
         raise ValueError(f"people: {path} needs the columns photo,person and at least one row")
     if any(not row["photo"] or not row["person"] for row in rows):
         raise ValueError(f"people: {path} has a row without photo or person")
-    table = {Path(row["photo"]).as_posix(): row["person"] for row in rows}
+    table: dict[str, str] = {}
+    for row in rows:
+        photo, person = Path(row["photo"]).as_posix(), row["person"]
+        if table.setdefault(photo, person) != person:
+            raise ValueError(f"people: {path} says of {photo}: {table[photo]} and {person}")
     missing = [photo for photo in table if not os.path.lexists(folder / photo)]
     if missing:
         raise ValueError(f"people: {len(missing)} of {path} are not in {folder}: {missing[:5]}")
