@@ -219,13 +219,13 @@ def join_shards(
 
     n_photos = len({row["photo"] for row in (*faces, *quarantine)})
     summary = f"{len(faces)} faces of {n_photos} photographs"
-    sums = [row.get("face_sha256") for row in faces if row.get("face_sha256")]
-    if copies := len(sums) - len({*sums}):
-        summary += f", {copies} of them copies of others"
     if quarantine:
         counts = Counter(row["reason"].split(":")[0] for row in quarantine)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         summary += f", {len(quarantine)} quarantined: {reasons}"
+    sums = [row["face_sha256"] for row in faces if row.get("face_sha256")]
+    if copies := len(sums) - len({*sums}):
+        summary += f"; {copies} faces are copies of others"
     return summary
 
 
