@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from frcore.config import Asset, ConfigError
-from frcore.io import assets, fetch
+from frcore.io import assets, clients, fetch
 
 DATA = bytes(range(256)) * 40
 TREE = {"s1/1.pgm": b"one", "s10/1.pgm": b"ten", "s2/1.pgm": b"two"}
@@ -208,6 +208,21 @@ def test_offline_stops_within_seconds(tmp_path, index, monkeypatch):
         with pytest.raises(assets.AssetMissing, match="net.bin"):
             fetch.preflight(["far"], tmp_path / "root", online)
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere waiting and working look alike")
+def test_a_slow_machine_is_no_missing_network(tmp_path, index, monkeypatch):
+    """pip that needs longer to start than an index gets for its answer, as at a high load."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    spin = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass\n"
+    (slow / "sitecustomize.py").write_text(spin)
+    monkeypatch.setenv("PYTHONPATH", str(slow))
+    monkeypatch.setattr(clients, "ANSWER_S", 1.0)
+    assert fetch.preflight(["net"], tmp_path / "root", packaged(index)) == []
+    monkeypatch.setattr(clients, "BUSY_S", 1.0)
+    with pytest.raises(assets.AssetMissing, match="this machine is too busy to ask"):
+        fetch.preflight(["net"], tmp_path / "other", packaged(index))
 
 
 def test_preflight_fetches_the_smallest_and_asks_for_own_files_first(index, tmp_path):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -37,10 +36,10 @@ from frcore.io.assets import (
     where_from,
     wrong_hash,
 )
+from frcore.io.clients import NoAnswer, kill, watch
 from frcore.io.files import full_disk, scratch_folder
 
 _OURS = ".checked"  # ends the hidden file beside each download that was checked
-PREFLIGHT_S = 4.3  # an unreachable source is given up after this long, pip's start included
 
 
 def fetch(
@@ -132,7 +131,8 @@ def _move_aside(path: Path) -> Path:
 def preflight(
     names: Sequence[str], root: str | Path, assets: Mapping[str, Asset] | None = None
 ) -> list[str]:
-    """Before a run: which of `names` are still to be fetched. Raises within 5 s when one cannot be.
+    """Before a run: which of `names` are still to be fetched. Raises when one cannot be, within 5 s
+    on a machine that is not busy.
 
     A file that only the user can bring is asked for at once. Of the packages, the smallest missing
     one is fetched as a test of the connection; of URLs the first is asked for its header.
@@ -323,19 +323,16 @@ def _npm_asked(missing, root, assets) -> Iterator[None]:
     if name is None or _downloaded(assets[name], Path(root) / "downloads"):
         yield
         return
-    deadline = time.monotonic() + PREFLIGHT_S
     with tempfile.TemporaryDirectory() as folder:
         process = npm.start_view(assets[name], Path(folder))
         try:
             yield
-            output, _ = process.communicate(timeout=max(0, deadline - time.monotonic()))
+            output = watch(process)
             reason = (npm.reason_of(output) or "npm failed") if process.returncode else ""
-        except subprocess.TimeoutExpired:
-            reason = "no answer from npm"
+        except NoAnswer as error:
+            reason = f"{error} from npm"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, 9)
-                process.wait()
+            kill(process)
     if reason:
         where = where_from(name, assets[name], place(name, root, assets))
         raise AssetMissing(f"{where} ({reason[:200]})")
@@ -355,38 +352,20 @@ def _probe_package(missing, root, assets) -> None:
     asset, path = assets[name], place(name, root, assets)
     downloads = Path(root) / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + PREFLIGHT_S
     with _lock(downloads / f".{_key(name, asset)}.lock"):
         artifact = _downloaded(asset, downloads)
         if artifact is None:
             with _client_folder(asset, downloads) as folder:
                 process = _start_pip(asset, folder, "--retries", "0", "--timeout", "4")
-                output = _watch(process, deadline)
-                if output is None:
-                    raise AssetMissing(
-                        f"{where_from(name, asset, path)} (no answer from the index)"
-                    )
+                try:
+                    output = watch(process, rb"Downloading|Using cached|Processing")
+                except NoAnswer as error:
+                    where = where_from(name, asset, path)
+                    raise AssetMissing(f"{where} ({error} from the index)") from None
+                finally:
+                    kill(process)
                 artifact = _take(name, asset, downloads, path, folder, process.returncode, output)
         _unpack(artifact, asset, path)
-
-
-def _watch(process: subprocess.Popen, deadline: float) -> str | None:
-    """pip's output; None when it was stopped because nothing had come by `deadline`."""
-    output = b""
-    stream = process.stdout.buffer  # type: ignore[union-attr]  # a pipe of text
-    os.set_blocking(stream.fileno(), False)
-    while True:
-        chunk = stream.raw.read(65536)
-        output += chunk or b""
-        arriving = re.search(rb"Downloading|Using cached|Processing", output)
-        if chunk == b"" and process.poll() is not None:
-            return output.decode(errors="replace")
-        if not arriving and time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            process.wait()
-            return None
-        time.sleep(0.02)
 
 
 def _unpack(artifact: Path, asset: Asset, path: Path) -> None:
