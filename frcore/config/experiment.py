@@ -88,8 +88,12 @@ class Config(Strict):
             if not row.trained and model.train:
                 mistakes.append(f"models.{name}.train: method {model.method} is not trained")
             for helper in row.roles:
-                if helper in model.settings and model.settings[helper] is not None:
-                    check(f"models.{name}.settings.{helper}", [model.settings[helper]], self.models)
+                named = model.settings.get(helper)
+                if named is not None and not isinstance(named, str):
+                    where = f"models.{name}.settings.{helper}"
+                    mistakes.append(f"{where}: expected the name of an entry, got {named!r:.60}")
+                elif named is not None:
+                    check(f"models.{name}.settings.{helper}", [named], self.models)
         for name, recipe in self.degradations.items():
             if recipe.learned:
                 check(f"degradations.{name}.steps.0.model", [recipe.learned], self.models)

@@ -43,11 +43,17 @@ LEAST_LEFT = 0.1  # an average that holds more of its random start than this is 
 
 
 class ConfigError(ValueError):
-    """One line per mistake; `str()` joins them."""
+    """One line per mistake; `str()` joins them. What would break a line is written as an escape."""
 
     def __init__(self, mistakes: list[str]):
-        self.mistakes = mistakes
-        super().__init__("\n".join(mistakes))
+        self.mistakes = [_one_line(text) for text in mistakes]
+        super().__init__("\n".join(self.mistakes))
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Strict(BaseModel):
@@ -58,7 +64,8 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value(cls, value, info: ValidationInfo):
-        if isinstance(value, bool) and info.field_name:
+        items = value if isinstance(value, list | tuple) else [value]
+        if info.field_name and any(isinstance(item, bool) for item in items):
             known = set(_leaves(cls.model_fields[info.field_name].annotation))
             if known & {int, float} and bool not in known:
                 raise ValueError("expected a number")

@@ -6,11 +6,12 @@ setting that names one, `SameAs` of one that must be as that entry's.
 """
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
+
+from frcore.degrade.steps import different
 
 Items = TypeVar("Items", bound=tuple)
 
@@ -41,13 +42,6 @@ def power_of_two(value: int) -> int:
     if value < 1 or value & (value - 1):
         raise ValueError("expected a power of two")
     return value
-
-
-def different(items: Items) -> Items:
-    twice = [item for item, n in Counter(items).items() if n > 1]
-    if twice:
-        raise ValueError(f"{twice[0]!r} is named twice")
-    return items
 
 
 def at_least_one_channel(settings, *bases: str):

@@ -1,5 +1,6 @@
 """YAML files: read strictly, and where in them a key stands. Every mistake names the file."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -119,9 +120,14 @@ def _place_of(line: str, trees: list[tuple]) -> str:
 
 def _tree(path: str | Path) -> yaml.Node | None:
     try:
-        return yaml.compose(Path(path).read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        return _composed(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
+
+
+@functools.lru_cache(32)
+def _composed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, yaml.SafeLoader)
 
 
 def _follow(node: yaml.Node, keys: str) -> tuple[int, int]:

@@ -24,6 +24,14 @@ IntRange = Annotated[tuple[int, int], Strict(False), AfterValidator(ordered)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+def different(items: tuple) -> tuple:
+    """`items` themselves; ValueError where one is there twice."""
+    for place, item in enumerate(items):
+        if item in items[:place]:
+            raise ValueError(f"{str(item)!r} is named twice")
+    return items
+
+
 def within(name: str, value: tuple | None, low: float, high: float) -> None:
     """Raise ValueError unless the range `value` lies in [low, high]."""
     assert value is not None
@@ -222,7 +230,9 @@ class Blur(BaseStep):
     """One of `choices`, each equally likely."""
 
     kind: Literal["blur"]
-    choices: Annotated[tuple[BlurChoice, ...], Strict(False), Field(min_length=1)]
+    choices: Annotated[
+        tuple[BlurChoice, ...], Strict(False), Field(min_length=1), AfterValidator(different)
+    ]
 
     def draw(self, rng, side, for_test):
         """{"shape"} and what the shape draws."""
@@ -251,6 +261,7 @@ class Down(BaseStep):
         tuple[Literal[RESIZE_FILTERS], ...],  # type: ignore[valid-type]
         Strict(False),
         Field(min_length=1),
+        AfterValidator(different),
     ]
     antialias: bool = False
 

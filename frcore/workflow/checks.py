@@ -113,6 +113,8 @@ def _part_mistakes(
                 "settings.perceptual" if perceptual else f"method {entry.method}"
             )
             known = PERCEPTUAL if perceptual else {*catalogue, *NETS}
+            if not isinstance(asset, str):
+                continue  # the method's own class says so
             if asset not in catalogue:
                 yield f"{where}: no asset {asset!r} {nearest(asset, {*catalogue, *NETS})}"
             elif perceptual and asset not in known:
