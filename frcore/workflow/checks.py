@@ -88,11 +88,11 @@ def _settings_mistakes(config: Config) -> Iterator[str]:
         found: set[str] = set()
         for where, settings in given:
             try:
-                load_settings(wanted, settings, "\0.")
+                load_settings(wanted, settings, ".")
             except ConfigError as error:
                 new = [line for line in error.mistakes if line not in found]
                 found |= {*new}
-                yield from (line.replace("\0", where, 1) for line in new)
+                yield from (f"{where}{line}" for line in new)
 
 
 def _part_mistakes(
