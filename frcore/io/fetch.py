@@ -140,29 +140,41 @@ def preflight(
     and folder).
     """
     assets = catalogue() if assets is None else assets
-    missing = []
-    for name in dict.fromkeys(names):
-        try:
-            locate(name, root, assets)
-        except AssetBroken:
-            asset = entry_of(name, root, assets)
-            if not (asset.package or asset.url or asset.path):
-                raise
-            missing.append(name)
-        except AssetMissing:
-            missing.append(name)
-    for name in missing:
-        asset, path = entry_of(name, root, assets), place(name, root, assets)
-        if asset.package and not can_be_fetched(asset):
-            raise AssetMissing(where_from(name, asset, path))
-        if not (asset.package or asset.url or asset.path):
-            raise AssetMissing(where_from(name, asset, path))
-        if asset.path and not Path(asset.path).expanduser().exists():
-            raise AssetMissing(f"{where_from(name, asset, path)} (no file {asset.path})")
+    for error in cannot_be_had(names, root, assets):
+        raise error
+    missing = _missing(names, root, assets)
     with _npm_asked(missing, root, assets):
         _probe_url(missing, root, assets)
         _probe_package(missing, root, assets)
     return [name for name in missing if not place(name, root, assets).exists()]
+
+
+def cannot_be_had(
+    names: Sequence[str], root: str | Path, assets: Mapping[str, Asset]
+) -> Iterator[AssetMissing]:
+    """Why each of `names` that is not there will not be: one that the user has to bring."""
+    for name in _missing(names, root, assets):
+        asset, path = entry_of(name, root, assets), place(name, root, assets)
+        if not (asset.package or asset.url or asset.path):
+            try:
+                locate(name, root, assets)
+            except AssetMissing as error:  # says whether it is another file than the expected
+                yield error
+        elif asset.package and not can_be_fetched(asset):
+            yield AssetMissing(where_from(name, asset, path))
+        elif asset.path and not Path(asset.path).expanduser().exists():
+            yield AssetMissing(f"{where_from(name, asset, path)} (no file {asset.path})")
+
+
+def _missing(names: Sequence[str], root: str | Path, assets: Mapping[str, Asset]) -> list[str]:
+    """Those that are not there, or are another file."""
+    found = []
+    for name in dict.fromkeys(names):
+        try:
+            locate(name, root, assets)
+        except AssetMissing:
+            found.append(name)
+    return found
 
 
 def _package(name: str, asset: Asset, downloads: Path, path: Path) -> Path:

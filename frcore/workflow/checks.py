@@ -207,6 +207,12 @@ def _unexpanded(path: str) -> str:
     return " (~ and $NAME are not replaced)" if path.startswith("~") or "$" in path else ""
 
 
+def asset_mistakes(plan: Plan) -> list[str]:
+    """Files of a run that are not there and that nothing fetches; no index is asked."""
+    errors = fetch.cannot_be_had(plan.all_assets(), plan.config.resources, plan.assets)
+    return [f"{error}{_without(plan, str(error))}" for error in errors]
+
+
 def stop_before_any_job(plan: Plan, needed: Sequence[str]) -> None:
     """SystemExit with one line when a file cannot be had or an earlier run's jobs are queued."""
     queued = queued_jobs(Path.cwd())
