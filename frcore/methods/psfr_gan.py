@@ -230,7 +230,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x):
         features = [F.leaky_relu(self.convs[0](x), 0.2)]
         for conv in self.convs[1:]:
-            x = F.instance_norm(halved(conv, features[-1]), eps=1e-5)
+            x = F.instance_norm(halved(cast(nn.Conv2d, conv), features[-1]), eps=1e-5)
             features.append(F.leaky_relu(x, 0.2))
         return self.score(features[-1]), features
 
