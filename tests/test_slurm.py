@@ -159,7 +159,7 @@ def test_toy_run_on_slurm_survives_a_cancelled_training(cluster, toy, clone, tmp
         history = f"results/models/{name}/history.csv"
         assert (folder / history).read_bytes() == (toy / history).read_bytes()
     assert values(folder) == values(toy)
-    assert len({job["id"] for job in queue(folder)}) == 12  # 11 jobs and the retry
+    assert len({job["id"] for job in queue(folder)}) == 11  # 10 jobs and the retry
 
 
 def test_jobs_of_a_killed_run_stop_the_next(cluster, clone, tmp_path):

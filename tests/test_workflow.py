@@ -259,7 +259,7 @@ def wrong(key, value):
             {"source": "folder", "path": "photographs"},
             ["datasets.digiface.path", "no folder photographs"],
         ),
-        ("models.bicubic.train", {"images": 4}, ["models.bicubic.train", "not trained"]),
+        ("models.bicubic.train", {"images": 64}, ["models.bicubic.train", "not trained"]),
         (
             "models.toy_psfrgan.weights",
             "mine.safetensors",

@@ -36,9 +36,11 @@ def open_plan(data: Mapping, root: Path = CATALOGUE, files: Sequence[str | Path]
     files: those that `data` was merged of, the last above the others; mistakes then name the file
     and line.
     """
+    here, shown = Path.cwd(), [Path(file) for file in files]
+    shown = [file.relative_to(here) if file.is_relative_to(here) else file for file in shown]
     try:
-        with placed(files):
-            for file in files:
+        with placed(shown):
+            for file in shown:
                 read_yaml(file)  # what only its text shows: keys that are there twice
             return checked_plan(load_config(data), root)
     except ConfigError as error:
